@@ -1,0 +1,60 @@
+# Everything starts here. `make demo` and `make test` need a Debian-like system with
+# rustup and root; they install what is missing through apt and build first.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+CARGO ?= cargo
+TEST_THREADS ?= 4
+
+.PHONY: help deps build demo test test-unit test-kernel test-all bench fmt lint check docs deny vectors bpf fuzz clean
+
+help: ## shows this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+deps: ## installs the packages that build, demo and tests need (apt)
+	@.ci/deps
+
+build: deps ## builds the program: target/release/trireme
+	$(CARGO) build --release --locked -p trireme-cli
+
+demo: build ## runs the 3-tier demonstration in network namespaces and prints the matrix
+	target/release/trireme demo
+
+test: deps test-unit test-kernel ## runs the push tier: unit, property, simulator, vectors, kernel
+
+test-unit: ## runs everything that needs no root
+	$(CARGO) test --workspace --locked --exclude trireme-bpf --exclude trireme-netns --exclude trireme-conntrack --exclude trireme-tests-netns
+	$(CARGO) run --locked -q -p xtask -- vectors --check
+
+test-kernel: ## runs the tests on the real kernel (root, network namespaces)
+	$(CARGO) build --locked -p trireme-cli
+	$(CARGO) test --locked -p trireme-bpf -p trireme-netns -p trireme-conntrack -p trireme-tests-netns -- --test-threads $(TEST_THREADS)
+
+test-all: test fuzz ## runs the push tier and the long tiers
+
+fuzz: ## runs every fuzz target for FUZZ_SECONDS (default 600) each
+	fuzz/run
+
+fmt: ## formats the code
+	$(CARGO) fmt --all
+
+lint: ## clippy, warnings denied
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+docs: ## builds the documentation, warnings denied
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked --document-private-items
+
+deny: ## checks licences, bans and sources of all dependencies
+	$(CARGO) fetch --locked --quiet
+	$(CARGO) deny --offline check licenses bans sources
+
+check: ## checks layers, unsafe, purity of the core, file sizes, generated files
+	$(CARGO) run --locked -q -p xtask -- check
+
+vectors: ## regenerates docs/spec/vectors
+	$(CARGO) run --locked -q -p xtask -- vectors
+
+bpf: deps ## rebuilds the checked-in BPF object
+	$(CARGO) run --locked -q -p xtask -- bpf
+
+clean: ## removes build products
+	$(CARGO) clean
