@@ -1,1 +1,23 @@
-//! trireme-datapath.
+//! The engine: one packet of a processing unit in, a verdict and effects out.
+//!
+//! Start with [`Engine`] (its `handle_packet` reads like the specification: parse, owner, flow, authenticate,
+//! authorize, rewrite, record, verdict) and [`Packet`] (what a back end hands over and gets back).
+//! Every back end calls the same engine. It opens no socket, reads no clock, starts no thread and draws no
+//! randomness beyond the seed it was given; signature checks leave it as jobs and come back as results.
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests fail by panicking")
+)]
+
+mod config;
+mod packet;
+mod stats;
+mod unit;
+mod verify;
+
+pub use config::{EngineConfig, EngineError, KnownTokens, Secrets};
+pub use packet::{Effect, Hook, Packet, Toward, Verdict};
+pub use stats::EngineStats;
+pub use unit::{Authorize, NotifyPeer, OnPolicyChange, PuError, PuSettings, PuSpec, Refusal, Strictness, TargetNetworks};
+pub use verify::{VerifyDone, VerifyJob};

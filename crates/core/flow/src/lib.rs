@@ -1,1 +1,30 @@
-//! trireme-flow.
+//! What the datapath remembers and reports: keys, connection entries, bounded tables, reasons, flow records.
+//!
+//! Start with [`Reason`] (why a packet was refused, one enum for every place that says so) and [`FlowKey`]
+//! (which connection a packet belongs to). Everything a stranger can make grow is bounded here.
+//! This crate holds state and counts; it never judges a packet, reads no clock and does no I/O.
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")
+)]
+
+mod aggregate;
+mod bounded;
+mod bucket;
+mod deadline;
+mod half_open;
+mod held;
+mod key;
+mod reason;
+mod record;
+
+pub use aggregate::Aggregator;
+pub use bounded::{BoundedMap, SlotTable};
+pub use bucket::{Budget, BudgetConfig};
+pub use deadline::Deadlines;
+pub use half_open::{HalfOpenKey, HalfOpenLimits, HalfOpenTable, Priority};
+pub use held::{HeldLimits, HeldQueue};
+pub use key::{ConnectionClass, ConnectionEntry, FlowKey, NO_PEER_SLOT, PuSlot};
+pub use reason::{Blame, Reason};
+pub use record::{Action, FlowRecord, Party};

@@ -1,0 +1,87 @@
+//! What goes in and what comes out.
+
+use trireme_flow::{ConnectionEntry, FlowKey, FlowRecord, PuSlot, Reason};
+use trireme_wire::tuple::Tuple;
+
+use crate::VerifyJob;
+
+/// Where a packet was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hook {
+    /// It leaves the processing unit.
+    FromPu,
+    /// It is about to reach the processing unit.
+    ToPu,
+}
+
+/// Where an emitted packet is put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Toward {
+    /// Into the processing unit, behind the place where [`Hook::ToPu`] takes packets.
+    Pu,
+    /// Out to the network, behind the place where [`Hook::FromPu`] takes packets.
+    Network,
+}
+
+impl From<Hook> for Toward {
+    fn from(hook: Hook) -> Self {
+        match hook {
+            Hook::FromPu => Self::Network,
+            Hook::ToPu => Self::Pu,
+        }
+    }
+}
+
+/// A packet that the back end cannot decide by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// The processing unit at whose edge it was taken.
+    pub pu: PuSlot,
+    /// Where it was taken.
+    pub hook: Hook,
+    /// Its bytes from the IP header on.
+    pub bytes: Vec<u8>,
+    /// The segment size, if the packet is to be cut into segments further down.
+    pub gso_size: Option<u16>,
+    /// What the connection table held for it, current or not; for an ICMP error, for the packet it quotes.
+    pub connection: Option<ConnectionEntry>,
+    /// Whatever the back end wants to find again on the packet.
+    pub token: u64,
+}
+
+/// What becomes of a packet. The back end carries out the effects first, in order, then the verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Put it back where it was taken, with the bytes it has.
+    Pass(Packet),
+    /// Forget it.
+    Drop(Reason),
+    /// The engine keeps it and will release it as [`Effect::Transmit`], or drop it.
+    Held,
+}
+
+/// What the back end has to do beside the verdict, in the order of emission.
+#[derive(Debug)]
+pub enum Effect {
+    /// Put a packet on its way: an emitted one, or one that was held.
+    Transmit {
+        /// The processing unit at whose edge it starts.
+        pu: PuSlot,
+        /// In which direction it goes on.
+        toward: Toward,
+        /// Its bytes from the IP header on; its checksum field is full or partial like the original's.
+        bytes: Vec<u8>,
+        /// The segment size of a held packet that had one.
+        gso_size: Option<u16>,
+    },
+    /// Run the job on any thread and give its result to `Engine::handle_verified`.
+    Verify(VerifyJob),
+    /// Write the entry into the connection table, over whatever is there.
+    Install(FlowKey, ConnectionEntry),
+    /// Remove the entry from the connection table, if there is one.
+    Remove(FlowKey),
+    /// Hand the record to the collectors.
+    Record(FlowRecord),
+    /// Delete this node's conntrack entry of the connection, so that it starts anew.
+    ForgetConntrack(Tuple),
+}

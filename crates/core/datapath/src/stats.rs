@@ -1,0 +1,30 @@
+//! Counters and table sizes.
+
+use std::collections::BTreeMap;
+
+use trireme_flow::{PuSlot, Reason};
+
+/// A picture of the engine's counters and table sizes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineStats {
+    /// Handshakes in progress or just completed.
+    pub half_open: usize,
+    /// Packets that wait for a proof, and their bytes.
+    pub held_packets: usize,
+    /// The bytes of the packets that wait for a proof.
+    pub held_bytes: usize,
+    /// Packets that wait for a signature check.
+    pub parked_packets: usize,
+    /// Signature checks under way.
+    pub verifications: usize,
+    /// Peers whose claims are remembered.
+    pub peers: usize,
+    /// Pair keys in the cache.
+    pub pair_keys: usize,
+    /// Verified tokens in the cache.
+    pub tokens: usize,
+    /// Flow records that wait to be emitted.
+    pub records: usize,
+    /// Packets and events by processing unit and reason; `Accepted` counts admitted connections.
+    pub reasons: BTreeMap<(PuSlot, Reason), u64>,
+}
