@@ -1,1 +1,31 @@
-//! trireme-wire.
+//! Checked views and edits of packets: IPv4, IPv6, TCP, ICMP errors and the TAP header.
+//!
+//! Start with [`tcp::Segment`] (the layout of a parsed packet) and [`tap::Header`] (what an
+//! enforcer puts into the payload of a handshake segment). A layout owns offsets and values,
+//! so the buffer it was parsed from stays free to be edited with [`edit`], answered with
+//! [`build`] or cut up with [`segment::split`].
+//!
+//! Everything here takes bytes from the network: no function panics, reads past a buffer or
+//! changes a buffer when it returns an error. This crate must not keep state, know about
+//! tokens, keys or policy, or turn a corrupted checksum into a valid one.
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests fail by panicking")
+)]
+
+pub mod build;
+mod bytes;
+pub mod checksum;
+pub mod edit;
+mod error;
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod icmp;
+pub mod ip;
+pub mod segment;
+pub mod tap;
+pub mod tcp;
+pub mod tuple;
+
+pub use error::ParseError;
