@@ -1,1 +1,3 @@
 //! trireme-testkit.
+
+pub mod lab;
