@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * All maps. User space overrides max_entries before the maps are created and
+ * pins every one of them below its own bpffs directory.
+ */
+#ifndef TRIREME_MAPS_H
+#define TRIREME_MAPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include "abi.h"
+
+#define PINNED __uint(pinning, LIBBPF_PIN_BY_NAME)
+
+/* Interface index (or the edge key of the program) -> PU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct pu);
+	PINNED;
+} pus SEC(".maps");
+
+/* Never evicts: an entry leaves only through user space, FIN or RST. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow_key);
+	__type(value, struct connection);
+	PINNED;
+} connections SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct flow_key);
+	__type(value, struct connection);
+	PINNED;
+} closing SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct counters);
+	PINNED;
+} counters SEC(".maps");
+
+/* slot * 4 + limit kind -> limit */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct limit);
+	PINNED;
+} limits SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4194304);
+	PINNED;
+} ring_from SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4194304);
+	PINNED;
+} ring_to SEC(".maps");
+
+/* Marks in flight between the injector and the edge: ifindex << 32 | mark. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TICKETS);
+	__type(key, __u32);
+	__type(value, __u64);
+	PINNED;
+} tickets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct edge);
+	PINNED;
+} edges SEC(".maps");
+
+/* Key of the program's only PU where interface indices are not unique (an
+ * edge inside a network namespace); 0 = look up by interface index. */
+volatile const __u32 edge_key = 0;
+
+/* Secret of this injector, drawn by user space at every start. */
+volatile const __u64 inject_secret[2] = { 0, 0 };
+
+static __always_inline void count(__u32 slot, __u32 which)
+{
+	struct counters *c = bpf_map_lookup_elem(&counters, &slot);
+
+	if (c && which < COUNT_MAX)
+		c->value[which]++;
+}
+
+#endif

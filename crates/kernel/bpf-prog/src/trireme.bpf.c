@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The programs on a PU's edge, in the engine's order: parse, owner, flow,
+ * verdict. from_pu sees what the PU sends, to_pu what it is about to receive;
+ * inject stands on the far end of the agent's private veth pair.
+ *
+ * No GPL-only helper is used: the licence string below is the whole truth.
+ */
+#include "flow.h"
+#include "owner.h"
+
+char _license[] SEC("license") = "Apache-2.0";
+
+static __always_inline int edge(struct __sk_buff *skb, const __u32 hook)
+{
+	struct punt_case why = {};
+	struct packet p = {};
+	struct pu *pu;
+
+	pu = owner(skb);
+	if (!pu)
+		return drop(SLOT_NONE, COUNT_NO_OWNER);
+	if (released(skb)) {
+		count(pu->slot, COUNT_REINJECTED);
+		return PASS;
+	}
+	if (pu->mode == MODE_OFF)
+		return PASS;
+	switch (parse(skb, &p)) {
+	case KIND_TCP:
+		flow(skb, &p, pu, hook, &why);
+		break;
+	case KIND_FRAGMENT:
+		why.reason = PUNT_FRAGMENT;
+		break;
+	case KIND_MALFORMED:
+		why.reason = PUNT_MALFORMED;
+		break;
+	case KIND_ICMP_ERROR:
+		why.reason = PUNT_ICMP_ERROR;
+		break;
+	case KIND_NEIGHBOUR:
+		return PASS;
+	case KIND_ROUTER:
+		if (hook == HOOK_FROM_PU)
+			return drop(pu->slot, COUNT_ROUTER_SPOOF);
+		return PASS;
+	case KIND_OTHER:
+		if (pu->other != OTHER_ALLOW)
+			return drop(pu->slot, COUNT_OTHER_PROTOCOL);
+		count(pu->slot, COUNT_OTHER_ALLOWED);
+		return PASS;
+	case KIND_VLAN:
+		return drop(pu->slot, COUNT_VLAN);
+	case KIND_NOT_IP:
+		return drop(pu->slot, COUNT_NOT_IP);
+	case KIND_TRUNCATED:
+		return drop(pu->slot, COUNT_TRUNCATED);
+	}
+	if (!why.reason)
+		return PASS;
+	return punt(skb, pu, hook, &why);
+}
+
+SEC("classifier")
+int from_pu(struct __sk_buff *skb)
+{
+	return edge(skb, HOOK_FROM_PU);
+}
+
+SEC("classifier")
+int to_pu(struct __sk_buff *skb)
+{
+	return edge(skb, HOOK_TO_PU);
+}
+
+/* Frames of the agent only: checks the secret, takes the trailer off, hands
+ * out the one-time mark and puts the frame on the edge's ingress. */
+SEC("classifier")
+int inject(struct __sk_buff *skb)
+{
+	struct ticket ticket;
+	__u32 len = skb->len, index;
+	__u64 *slot;
+
+	if (len < ETH_HLEN + sizeof(ticket) ||
+	    bpf_skb_load_bytes(skb, len - sizeof(ticket), &ticket, sizeof(ticket)) ||
+	    ticket.secret[0] != inject_secret[0] || ticket.secret[1] != inject_secret[1])
+		return drop(SLOT_NONE, COUNT_FORGED);
+	index = ticket.mark & (TICKETS - 1);
+	slot = bpf_map_lookup_elem(&tickets, &index);
+	if (!slot || bpf_skb_change_tail(skb, len - sizeof(ticket), 0))
+		return drop(SLOT_NONE, COUNT_FORGED);
+	*slot = ((__u64)ticket.ifindex << 32) | ticket.mark;
+	skb->mark = ticket.mark;
+	return bpf_redirect(ticket.ifindex, BPF_F_INGRESS);
+}

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Step 4: pass, drop with a counter, or hand over to user space.
+ */
+#ifndef TRIREME_VERDICT_H
+#define TRIREME_VERDICT_H
+
+#include <linux/pkt_cls.h>
+#include "parse.h"
+
+/* TCX_NEXT and cls_bpf's "no match": whoever stands behind us runs too. */
+#define PASS (-1)
+#define DROP TC_ACT_SHOT
+
+static __always_inline int drop(__u32 slot, __u32 which)
+{
+	count(slot, which);
+	return DROP;
+}
+
+/* Consumes without telling a local sender: a redirect to nowhere. A drop on
+ * egress would reach the sender's TCP as congestion and as "not sent". */
+static __always_inline int consume(void)
+{
+	return bpf_redirect(0, 0);
+}
+
+static __always_inline int within_limit(__u32 slot, __u32 kind)
+{
+	__u64 key = (__u64)slot * 4 + kind, window = bpf_ktime_get_ns() >> 27;
+	struct limit *limit = bpf_map_lookup_elem(&limits, &key);
+
+	if (!limit)
+		return 0;
+	if (limit->window != window) {
+		limit->window = window;
+		limit->count = 0;
+	}
+	return __sync_fetch_and_add(&limit->count, 1) < limit->max;
+}
+
+/* Why a packet goes to user space, and what the tables knew about it. */
+struct punt_case {
+	struct connection *connection;
+	__u32 reason;
+	__u32 flags;
+};
+
+/* One constant-size reservation; falls through to the next class if the
+ * packet is longer. */
+#define PUNT_CLASS(ring, size)                                                      \
+	if (len <= (size)) {                                                        \
+		record = bpf_ringbuf_reserve(ring, sizeof(struct punt) + (size), 0); \
+		if (!record)                                                        \
+			return drop(pu->slot, COUNT_RING_FULL);                     \
+		fill(record, skb, pu, hook, len, why);                            \
+		if (bpf_skb_load_bytes(skb, L3, record + 1, len)) {                 \
+			bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);              \
+			return drop(pu->slot, COUNT_TRUNCATED);                     \
+		}                                                                   \
+		bpf_ringbuf_submit(record, 0);                                      \
+		count(pu->slot, hook == HOOK_FROM_PU ? COUNT_PUNTED_FROM :          \
+						       COUNT_PUNTED_TO);            \
+		return consume();                                                   \
+	}
+
+static __always_inline void fill(struct punt *record, struct __sk_buff *skb, struct pu *pu,
+				 __u32 hook, __u32 len, struct punt_case *why)
+{
+	record->slot = pu->slot;
+	record->ifindex = skb->ifindex;
+	record->len = len;
+	record->gso_size = skb->gso_size;
+	record->gso_segs = skb->gso_segs;
+	record->hook = hook;
+	record->reason = why->reason;
+	record->flags = why->flags;
+	record->time = bpf_ktime_get_ns();
+	bpf_skb_load_bytes(skb, 0, record->ethernet, sizeof(record->ethernet));
+	if (why->connection) {
+		record->flags |= PUNT_HAS_CONNECTION;
+		record->connection = *why->connection;
+	}
+}
+
+static __always_inline int punt(struct __sk_buff *skb, struct pu *pu, __u32 hook,
+				struct punt_case *why)
+{
+	void *ring = hook == HOOK_FROM_PU ? (void *)&ring_from : (void *)&ring_to;
+	__u32 limit = hook == HOOK_FROM_PU ? LIMIT_FROM : LIMIT_TO;
+	__u32 len = skb->len - L3;
+	struct punt *record;
+
+	if (why->reason == PUNT_ICMP_ERROR)
+		limit = LIMIT_ICMP;
+	if (!within_limit(pu->slot, limit))
+		return drop(pu->slot, COUNT_RATE_LIMITED);
+	if (len == 0 || len > 65536)
+		return drop(pu->slot, COUNT_OVERSIZE);
+	PUNT_CLASS(ring, 128)
+	PUNT_CLASS(ring, 640)
+	PUNT_CLASS(ring, 1536)
+	PUNT_CLASS(ring, 16384)
+	PUNT_CLASS(ring, 65536)
+	return drop(pu->slot, COUNT_OVERSIZE);
+}
+
+#endif
