@@ -20,6 +20,7 @@ type Words<T> = HashMap<Box<str>, T, FixedState>;
 #[derive(Debug)]
 struct Entry {
     facts: Arc<Facts>,
+    /// The clauses left to check: the one the entry is filed under holds for every peer that meets the entry.
     clauses: Box<[Clause]>,
 }
 
@@ -41,13 +42,15 @@ struct KeyBuckets {
 pub(crate) struct TagIndex {
     entries: Vec<Entry>,
     keys: Words<KeyBuckets>,
+    /// A bit for each length of a key in `keys`, modulo 64: spares most tags the look-up.
+    key_lens: u64,
     unfiled: Bucket,
 }
 
 impl TagIndex {
     /// Files selectors that are already in the order in which they are to be asked.
     pub(crate) fn new<'a>(rules: impl IntoIterator<Item = (Arc<Facts>, &'a [Selector])>) -> Self {
-        let entries: Vec<Entry> = rules
+        let mut entries: Vec<Entry> = rules
             .into_iter()
             .flat_map(|(facts, selectors)| {
                 selectors.iter().map(move |selector| Entry {
@@ -56,18 +59,23 @@ impl TagIndex {
                 })
             })
             .collect();
-        let mut index = Self::default();
         let popularity = Popularity::of(&entries);
-        for (position, entry) in entries.iter().enumerate() {
-            match entry.clauses.iter().filter_map(|clause| Some((popularity.cost(clause)?, clause))).min() {
-                Some((_, clause)) => index.file(clause, position),
-                None => index.unfiled.push(position),
-            }
+        let filed: Vec<Option<Clause>> =
+            entries.iter().map(|entry| popularity.rarest(&entry.clauses).cloned()).collect();
+        let mut index = Self::default();
+        for (position, (entry, clause)) in entries.iter_mut().zip(filed).enumerate() {
+            let Some(clause) = clause else {
+                index.unfiled.push(position);
+                continue;
+            };
+            index.file(&clause, position);
+            entry.clauses = entry.clauses.iter().filter(|other| **other != clause).cloned().collect();
         }
         Self { entries, ..index }
     }
 
     fn file(&mut self, clause: &Clause, position: usize) {
+        self.key_lens |= len_bit(&clause.key);
         let buckets = self.keys.entry(clause.key.clone()).or_default();
         match &clause.test {
             Test::AnyOf(values) => {
@@ -96,10 +104,8 @@ impl TagIndex {
     ) -> Option<Hit<'_>> {
         let mut search = Search { index: self, tags, partial, probe, unknown, best: None };
         search.visit(&self.unfiled);
-        if !self.keys.is_empty() {
-            for tag in tags {
-                search.visit_tag(tag);
-            }
+        for tag in tags.iter().filter(|tag| self.key_lens & len_bit(tag.key()) != 0) {
+            search.visit_tag(tag);
         }
         let (position, doubtful) = search.best?;
         Some(Hit { facts: &self.entries.get(position)?.facts, prefix_len: None, doubtful })
@@ -161,6 +167,10 @@ impl Search<'_, '_> {
     }
 }
 
+const fn len_bit(key: &str) -> u64 {
+    1 << (key.len() % 64)
+}
+
 /// How many entries ask for a word under a key; decides under which of its clauses an entry is filed.
 struct Popularity<'a>(BTreeMap<(&'a str, Option<&'a str>), usize>);
 
@@ -173,6 +183,12 @@ impl<'a> Popularity<'a> {
             }
         }
         Self(counts)
+    }
+
+    /// The clause to file an entry under; none if all of them ask for absences.
+    fn rarest<'c>(&self, clauses: &'c [Clause]) -> Option<&'c Clause> {
+        let costs = clauses.iter().filter_map(|clause| Some((self.cost(clause)?, clause)));
+        costs.min().map(|(_, clause)| clause)
     }
 
     /// The entries a peer fulfilling the clause would meet at worst; none if the clause asks for an absence.
@@ -191,4 +207,34 @@ fn words(clause: &Clause) -> impl Iterator<Item = Option<&str>> {
     };
     let values = values.into_iter().flat_map(|values| values.exact.iter().chain(&values.prefixes));
     values.map(|word| Some(&**word)).chain(alone)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FlowPolicy, Order, Services};
+
+    #[test]
+    fn a_peer_meets_only_the_rules_filed_under_its_own_tags() {
+        let selector = |app: usize| {
+            let clauses =
+                [Clause::equal("app", [format!("app-{app}").as_str()]), Clause::equal("env", ["prod"])];
+            [Selector::new(clauses)]
+        };
+        let peer: TagSet =
+            [Tag::new("app", "app-7"), Tag::new("env", "prod")].into_iter().flatten().collect();
+        for rules in [10, 10_000] {
+            let selectors: Vec<[Selector; 1]> = (0..rules).map(selector).collect();
+            let facts = Arc::new(Facts {
+                order: Order::default(),
+                flow: FlowPolicy::accept(),
+                services: Services::Any,
+                number: None,
+            });
+            let index = TagIndex::new(selectors.iter().map(|one| (Arc::clone(&facts), one.as_slice())));
+            let met: Vec<&Bucket> =
+                peer.iter().filter_map(|tag| index.keys.get(tag.key())?.exact.get(tag.value())).collect();
+            assert_eq!((met, index.unfiled), (vec![&vec![7]], Vec::new()));
+        }
+    }
 }
