@@ -10,7 +10,10 @@
 //! [`Lab`] removes every namespace, file and process it made, also while a test is panicking.
 //! Sockets of workloads live in this process: [`Namespace::enter`] opens them on a thread inside.
 
+mod agent;
+mod attacker;
 mod ip_tap;
+mod keys;
 mod namespace;
 mod process;
 mod relay;
@@ -21,7 +24,10 @@ mod traffic;
 use std::io;
 use std::time::Duration;
 
+pub use agent::{Agent, AgentConfig, AgentProgram, Credential, Root, Trust};
+pub use attacker::{Recording, Replay};
 pub use ip_tap::{IpTap, RawSender};
+pub use keys::{Authority, NodeKeys};
 pub use namespace::Namespace;
 pub use process::Process;
 pub use relay::{Fate, Relay};

@@ -5,8 +5,13 @@ use std::fs;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use super::namespace::run;
 use super::{LabError, Namespace};
+
+/// Where the lab's BPF file system is mounted, below its directory.
+const BPFFS: &str = "bpf";
 
 /// One of the two nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,6 +157,9 @@ impl Lab {
         let dir = std::env::temp_dir().join(format!("trireme-lab-{id}"));
         fs::create_dir(&dir).map_err(LabError::io(format!("creating {}", dir.display())))?;
         let mut made = Made { dir: dir.clone(), namespaces: Vec::new(), armed: true };
+        let bpffs = dir.join(BPFFS);
+        fs::create_dir(&bpffs).map_err(LabError::io(format!("creating {}", bpffs.display())))?;
+        run(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&bpffs))?;
         let router = made.namespace(&format!("tl-{id}-r"))?;
         forward(&router)?;
         let a = build_node(&mut made, &id, &router, Side::A)?;
@@ -171,6 +179,12 @@ impl Lab {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// A BPF file system of its own for the agents' pinned objects.
+    #[must_use]
+    pub fn bpffs(&self) -> PathBuf {
+        self.dir.join(BPFFS)
     }
 
     /// The router's namespace; its interfaces are `to-a` and `to-b`, after the nodes they lead to.
@@ -270,6 +284,7 @@ fn remove_all(namespaces: &[Namespace], dir: &Path) {
     for namespace in namespaces.iter().rev() {
         drop(namespace.remove());
     }
+    drop(run(Command::new("umount").arg(dir.join(BPFFS))));
     drop(fs::remove_dir_all(dir));
 }
 

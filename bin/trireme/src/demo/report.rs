@@ -1,0 +1,195 @@
+//! What came of the demonstration, for people and for programs.
+
+use std::io::IsTerminal;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use trireme_testkit::lab::Family;
+
+use super::latency::Summary;
+use super::matrix::{Cell, Path};
+use super::services::Seen;
+use super::tier::{Access, Tier};
+
+/// One thing that was checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Check {
+    pub(super) name: &'static str,
+    pub(super) ok: bool,
+    pub(super) detail: String,
+}
+
+/// The whole result.
+pub(super) struct Report {
+    pub(super) datapath: &'static str,
+    pub(super) matrix: Vec<Cell>,
+    pub(super) checks: Vec<Check>,
+    pub(super) latency_us: Summary,
+    pub(super) seconds: f64,
+}
+
+/// Whether text is coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Colour {
+    On,
+    Off,
+}
+
+impl Colour {
+    pub(super) fn of_stdout() -> Self {
+        if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+            Self::On
+        } else {
+            Self::Off
+        }
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        match self {
+            Self::On => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+            Self::Off => text.to_owned(),
+        }
+    }
+}
+
+const GREEN: &str = "32";
+const GREY: &str = "90";
+const RED: &str = "1;31";
+/// Width of a column of the matrix.
+const WIDTH: usize = 10;
+
+impl Report {
+    pub(super) fn passed(&self) -> bool {
+        self.matrix.iter().all(Cell::is_right) && self.checks.iter().all(|check| check.ok)
+    }
+
+    pub(super) fn to_json(&self) -> serde_json::Result<String> {
+        let matrix: Vec<Value> = self
+            .matrix
+            .iter()
+            .map(|cell| {
+                json!({
+                    "from": cell.from,
+                    "to": cell.to,
+                    "family": cell.family.to_string(),
+                    "path": cell.path,
+                    "expected": cell.expected,
+                    "got": cell.got.text(),
+                })
+            })
+            .collect();
+        serde_json::to_string_pretty(&json!({
+            "datapath": self.datapath,
+            "matrix": matrix,
+            "checks": self.checks,
+            "latency_us": self.latency_us,
+        }))
+    }
+
+    pub(super) fn to_table(&self, colour: Colour) -> String {
+        let mut text = String::new();
+        for path in Path::BOTH {
+            for family in Family::BOTH {
+                self.block(&mut text, path, family, colour);
+            }
+        }
+        text.push_str("A allowed, D denied (silence); rows call columns; ! is not as expected\n\n");
+        for check in &self.checks {
+            let mark = if check.ok { colour.paint(GREEN, "ok  ") } else { colour.paint(RED, "FAIL") };
+            text.push_str(&format!("{mark} {:<12} {}\n", check.name, check.detail));
+        }
+        let outcome = if self.passed() {
+            colour.paint(GREEN, "every expectation met")
+        } else {
+            colour.paint(RED, "some expectations failed")
+        };
+        text.push_str(&format!("\n{outcome} in {:.1} s, datapath {}\n", self.seconds, self.datapath));
+        text
+    }
+
+    fn block(&self, text: &mut String, path: Path, family: Family, colour: Colour) {
+        let place = match path {
+            Path::SameNode => "same node",
+            Path::CrossNode => "across nodes",
+        };
+        text.push_str(&format!("{place}, {family}\n"));
+        text.push_str(&format!("  {:<WIDTH$}", ""));
+        for to in Tier::ALL {
+            text.push_str(&format!("{to:<WIDTH$}"));
+        }
+        text.push('\n');
+        for from in Tier::ALL {
+            text.push_str(&format!("  {from:<WIDTH$}"));
+            for to in Tier::ALL {
+                let cell = self
+                    .matrix
+                    .iter()
+                    .find(|cell| (cell.from, cell.to, cell.family, cell.path) == (from, to, family, path));
+                text.push_str(&letter(cell, colour));
+            }
+            text.push('\n');
+        }
+        text.push('\n');
+    }
+}
+
+fn letter(cell: Option<&Cell>, colour: Colour) -> String {
+    let Some(cell) = cell else { return format!("{:<WIDTH$}", "-") };
+    let letter = match cell.got {
+        Seen::Access(Access::Allow) => "A",
+        Seen::Access(Access::Deny) => "D",
+        Seen::Odd(_) => "?",
+    };
+    let (text, code) = match (cell.is_right(), cell.expected) {
+        (true, Access::Allow) => (letter.to_owned(), GREEN),
+        (true, Access::Deny) => (letter.to_owned(), GREY),
+        (false, _) => (format!("{letter}!"), RED),
+    };
+    colour.paint(code, &format!("{text:<WIDTH$}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(got: Seen) -> Report {
+        let cell = Cell {
+            from: Tier::External,
+            to: Tier::Backend,
+            family: Family::V4,
+            path: Path::CrossNode,
+            expected: Access::Deny,
+            got,
+        };
+        let check = Check { name: "replay", ok: true, detail: "nothing came back".to_owned() };
+        Report {
+            datapath: "bpf",
+            matrix: vec![cell],
+            checks: vec![check],
+            latency_us: Summary::default(),
+            seconds: 1.0,
+        }
+    }
+
+    #[test]
+    fn json_has_the_promised_form() {
+        let text = report(Seen::Access(Access::Deny)).to_json().unwrap();
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["datapath"], "bpf");
+        assert_eq!(
+            value["matrix"][0],
+            json!({"from": "external", "to": "backend", "family": "ipv4", "path": "cross-node",
+                   "expected": "deny", "got": "deny"})
+        );
+        assert_eq!(value["checks"][0], json!({"name": "replay", "ok": true, "detail": "nothing came back"}));
+        assert!(value["latency_us"].is_object());
+    }
+
+    #[test]
+    fn an_unexpected_cell_fails_the_report_and_is_marked() {
+        let wrong = report(Seen::Access(Access::Allow));
+        assert!(!wrong.passed());
+        assert!(wrong.to_table(Colour::Off).contains("A!"), "{}", wrong.to_table(Colour::Off));
+        assert!(report(Seen::Access(Access::Deny)).passed());
+    }
+}

@@ -1,0 +1,90 @@
+//! What an agent says about itself: flow records and counters.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use trireme_flow::{Action, FlowRecord, Reason};
+
+use super::Agent;
+use crate::lab::{LabError, eventually};
+
+impl Agent {
+    /// The flow records it keeps, oldest first.
+    ///
+    /// # Errors
+    /// [`LabError`] if it does not answer or the answer is not understood.
+    pub fn flows(&self) -> Result<Vec<FlowRecord>, LabError> {
+        let text = self.ask(&["flows", "--format", "json", "--limit", "100000"])?;
+        text.lines().filter(|line| !line.trim().is_empty()).map(parse_flow).collect()
+    }
+
+    /// Waits until a record of this kind is there and returns the first.
+    ///
+    /// # Errors
+    /// [`LabError::TimedOut`] with all records if none comes.
+    pub fn await_flow(
+        &self,
+        what: &str,
+        limit: Duration,
+        wanted: impl Fn(&FlowRecord) -> bool,
+    ) -> Result<FlowRecord, LabError> {
+        let mut found = None;
+        let outcome = eventually(
+            what,
+            limit,
+            || {
+                found = self.flows()?.into_iter().find(|record| wanted(record));
+                Ok(found.is_some())
+            },
+            || self.flows().map_or_else(|error| error.to_string(), |flows| format!("{flows:#?}")),
+        );
+        outcome?;
+        found.ok_or_else(|| LabError::Output { what: what.to_owned(), output: String::new() })
+    }
+
+    /// Waits for a refusal with this reason.
+    ///
+    /// # Errors
+    /// As [`Agent::await_flow`].
+    pub fn await_refusal(&self, reason: Reason) -> Result<FlowRecord, LabError> {
+        let what = format!("a record of {} on node {}", reason.name(), self.side());
+        self.await_flow(&what, Duration::from_secs(5), |record| {
+            record.action == Action::Reject && record.reason == reason
+        })
+    }
+
+    /// Its status, as JSON.
+    ///
+    /// # Errors
+    /// [`LabError`] if it does not answer or the answer is not JSON.
+    pub fn status(&self) -> Result<Value, LabError> {
+        let output = self.ask(&["status", "--output", "json"])?;
+        serde_json::from_str(&output)
+            .map_err(|_| LabError::Output { what: "the agent's status".into(), output })
+    }
+
+    /// How often a reason decided, over all workloads.
+    ///
+    /// # Errors
+    /// As [`Agent::status`].
+    pub fn count(&self, reason: Reason) -> Result<u64, LabError> {
+        let status = self.status()?;
+        let counters = status.pointer("/datapath/counters").and_then(Value::as_array);
+        let matching = counters
+            .into_iter()
+            .flatten()
+            .filter(|counter| counter.get("reason").and_then(Value::as_str) == Some(reason.name()));
+        Ok(matching.filter_map(|counter| counter.get("count").and_then(Value::as_u64)).sum())
+    }
+}
+
+/// A line is a record, bare or as the API sends it.
+fn parse_flow(line: &str) -> Result<FlowRecord, LabError> {
+    let misunderstood = || LabError::Output { what: "a flow record".into(), output: line.to_owned() };
+    let mut value: Value = serde_json::from_str(line).map_err(|_| misunderstood())?;
+    let record = match value.pointer_mut("/flow/record") {
+        Some(record) => record.take(),
+        None => value,
+    };
+    serde_json::from_value(record).map_err(|_| misunderstood())
+}
