@@ -1,1 +1,43 @@
-//! trireme-bpf.
+//! The kernel half of the BPF data path: loads the programs, puts them on the edges of PUs, hands punted packets
+//! to user space and puts packets back exactly where they were taken.
+//!
+//! Start from [`Plane`] (everything pinned under one instance name, owned by one thread) and [`Punt`] (a packet
+//! the maps could not decide). The programs are C, in `crates/kernel/bpf-prog`.
+//!
+//! This crate must not decide anything: it knows neither tokens nor policies, and no error in it may open a PU.
+
+mod attach;
+mod checksum;
+mod cleanup;
+mod config;
+mod connection;
+mod edge;
+mod error;
+mod frame;
+mod inject;
+mod link_pin;
+mod maps;
+mod object;
+mod pins;
+mod plane;
+mod probe;
+mod punt;
+mod reinject;
+mod segment;
+mod socket;
+mod sweep;
+mod types;
+mod wake;
+
+pub use cleanup::CleanupReport;
+pub use config::{AttachMethod, Limits, PlaneConfig, Sizes};
+pub use connection::{Activity, Class, Connection, FlowKey, Role};
+pub use edge::{Edge, EdgeInfo};
+pub use error::{AttachError, CleanupError, DetachError, InjectorError, OpenError, PlaneError};
+pub use plane::Plane;
+pub use punt::Punt;
+pub use reinject::{Injection, Reinjected, Toward};
+pub use sweep::{SweepLimits, SweepReport};
+pub use trireme_bpf_abi::{Counter, PuntReason};
+pub use types::{CounterSet, Hook, Mode, OtherProtocols, PuState, Slot};
+pub use wake::Waker;

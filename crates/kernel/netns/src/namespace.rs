@@ -92,6 +92,15 @@ impl Namespace {
         created.unwrap_or_else(|_| Err(NamespaceError::Worker))
     }
 
+    /// Returns another descriptor of the same namespace.
+    ///
+    /// # Errors
+    /// [`NamespaceError::Duplicate`] if the process has no descriptor left.
+    pub fn duplicate(&self) -> Result<Self, NamespaceError> {
+        let fd = self.fd.try_clone().map_err(NamespaceError::Duplicate)?;
+        Ok(Self { fd, id: self.id })
+    }
+
     /// Identity of the namespace.
     pub fn id(&self) -> NamespaceId {
         self.id
@@ -161,6 +170,9 @@ pub enum NamespaceError {
         /// The namespace that is there.
         found: NamespaceId,
     },
+    /// No descriptor is left.
+    #[error("cannot duplicate the descriptor of a network namespace")]
+    Duplicate(#[source] io::Error),
     /// No new namespace could be created.
     #[error("cannot create a network namespace: CAP_SYS_ADMIN is needed")]
     Create(#[source] io::Error),

@@ -1,0 +1,77 @@
+//! How a plane is opened.
+
+use std::path::PathBuf;
+
+/// Everything [`Plane::open`](crate::Plane::open) needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaneConfig {
+    /// Name of the instance: 1 to 32 of `a-z A-Z 0-9 - _`. Agents of other names on the host are not touched.
+    pub instance: String,
+    /// Mount point of the BPF file system; default `/sys/fs/bpf`. It is mounted there if nothing is.
+    pub bpffs: PathBuf,
+    /// How programs are attached.
+    pub attach: AttachMethod,
+    /// Sizes of the maps; those of adopted maps stay what they are.
+    pub sizes: Sizes,
+    /// Rate limits before the rings, for every PU.
+    pub limits: Limits,
+}
+
+impl PlaneConfig {
+    /// Defaults under an instance name.
+    pub fn new(instance: impl Into<String>) -> Self {
+        Self {
+            instance: instance.into(),
+            bpffs: PathBuf::from("/sys/fs/bpf"),
+            attach: AttachMethod::default(),
+            sizes: Sizes::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// How programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum AttachMethod {
+    /// tcx links where the kernel has them (6.6), else clsact.
+    #[default]
+    Auto,
+    /// cls_bpf filters on a clsact qdisc.
+    Clsact,
+}
+
+/// Sizes of the maps in entries, of the rings in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sizes {
+    /// PUs; default 1024.
+    pub pus: u32,
+    /// Established connections of all PUs; default 65,536.
+    pub connections: u32,
+    /// Closing connections of all PUs, least recently used out; default 16,384.
+    pub closing: u32,
+    /// Each punt ring; a power of two; default 4 MiB.
+    pub ring_bytes: u32,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { pus: 1024, connections: 65_536, closing: 16_384, ring_bytes: 4 << 20 }
+    }
+}
+
+/// Most punts per second of one PU; what exceeds them is dropped and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Packets the PU sends; default 200,000.
+    pub from_pu_per_sec: u64,
+    /// Packets the PU is about to receive; default 200,000.
+    pub to_pu_per_sec: u64,
+    /// ICMP errors in both directions; default 1000.
+    pub icmp_per_sec: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { from_pu_per_sec: 200_000, to_pu_per_sec: 200_000, icmp_per_sec: 1000 }
+    }
+}

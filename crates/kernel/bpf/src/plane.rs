@@ -1,0 +1,305 @@
+//! The plane: one instance's programs, maps and edges, owned by one thread.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aya::Ebpf;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use trireme_bpf_abi::SLOT_NONE;
+use trireme_netns::{Namespace, NamespaceId};
+
+use crate::frame::{Neighbours, Pairs, addresses, pair_of};
+use crate::inject::{Injector, Marks};
+use crate::maps::Maps;
+use crate::object::{self, Constants};
+use crate::pins::Pins;
+use crate::reinject::{self, Batch, Packet, Port};
+use crate::socket::PacketSocket;
+use crate::sweep::{self, now_nanos};
+use crate::{
+    Activity, CleanupError, CleanupReport, Connection, CounterSet, Edge, EdgeInfo, FlowKey, Hook, Injection,
+    OpenError, PlaneConfig, PlaneError, PuState, Punt, Reinjected, Slot, SweepLimits, SweepReport, Toward,
+    Waker, cleanup, probe, punt,
+};
+
+mod edges;
+
+/// Everything of one instance in the kernel.
+///
+/// Programs, maps and links are pinned: when this is dropped, or the process dies, the PUs stay closed for new
+/// connections while established ones go on. Only [`detach`](Self::detach) and [`cleanup`](Self::cleanup) open
+/// an edge again. Made for one thread; [`waker`](Self::waker) reaches it from others.
+pub struct Plane {
+    config: PlaneConfig,
+    home: Namespace,
+    pins: Pins,
+    maps: Maps,
+    /// Programs for interfaces of the home namespace.
+    programs: Ebpf,
+    sockets: HashMap<NamespaceId, Arc<PacketSocket>>,
+    injectors: HashMap<NamespaceId, Arc<Injector>>,
+    edges: BTreeMap<Slot, Attached>,
+    pairs: Pairs,
+    marks: Marks,
+    waker: Waker,
+}
+
+/// An attached PU.
+struct Attached {
+    edge: Edge,
+    ifindex: u32,
+    flags: u32,
+    namespace: NamespaceId,
+    mtu: u32,
+    state: PuState,
+    socket: Arc<PacketSocket>,
+    to_pu: Port,
+    to_network: Port,
+    neighbours: Neighbours,
+}
+
+impl Plane {
+    /// Opens the instance in the namespace of the calling thread, adopting what an earlier process left pinned.
+    ///
+    /// Adopted PUs are attached already, see [`edges`](Self::edges); packets that waited in the rings are dropped.
+    ///
+    /// # Errors
+    /// [`OpenError`], before anything is attached or detached.
+    pub fn open(config: PlaneConfig) -> Result<Self, OpenError> {
+        object::check_sizes(&config.sizes)?;
+        probe::check()?;
+        let home = Namespace::current()?;
+        let pins = Pins::open(&config.bpffs, &config.instance)?;
+        let load = |source| OpenError::Load { what: "the programs or maps".to_owned(), source };
+        let mut programs = object::load(&pins, &config.sizes, Constants::default()).map_err(load)?;
+        let maps = Maps::take(&mut programs).map_err(load)?;
+        for name in ["from_pu", "to_pu"] {
+            object::program(&mut programs, name)
+                .map_err(|source| OpenError::Load { what: format!("program {name}"), source })?;
+        }
+        let injector = Injector::new(&home, &pins, &config)?;
+        let waker = Waker::new().map_err(PlaneError::Poll)?;
+        let mut plane = Self {
+            injectors: HashMap::from([(home.id(), Arc::new(injector))]),
+            config,
+            home,
+            pins,
+            maps,
+            programs,
+            sockets: HashMap::new(),
+            edges: BTreeMap::new(),
+            pairs: Pairs::default(),
+            marks: Marks::new(),
+            waker,
+        };
+        plane.maps.counters.ensure(SLOT_NONE)?;
+        plane.discard_waiting();
+        plane.adopt()?;
+        Ok(plane)
+    }
+
+    /// Removes every pin, link, filter and interface of an instance; call it in the namespace the instance was
+    /// opened in. PUs are open afterwards.
+    ///
+    /// # Errors
+    /// [`CleanupError::InUse`] while a process holds the instance; [`CleanupError::Incomplete`] names what stayed.
+    pub fn cleanup(bpffs: &std::path::Path, instance: &str) -> Result<CleanupReport, CleanupError> {
+        cleanup::run(bpffs, instance)
+    }
+
+    /// Returns a handle that ends a wait in [`poll`](Self::poll) from another thread.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Waits until packets are there, the waker is used, or the time is over; None waits without end.
+    ///
+    /// # Errors
+    /// [`PlaneError::Poll`] if the kernel refuses.
+    pub fn poll(&self, timeout: Option<Duration>) -> Result<(), PlaneError> {
+        let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
+        let mut fds = [
+            PollFd::new(&self.maps.ring_from, PollFlags::IN),
+            PollFd::new(&self.maps.ring_to, PollFlags::IN),
+            PollFd::new(self.waker.fd(), PollFlags::IN),
+        ];
+        match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(PlaneError::Poll(error.into())),
+        }
+        let woken = fds.last().is_some_and(|fd| fd.revents().contains(PollFlags::IN));
+        if woken {
+            self.waker.reset();
+        }
+        Ok(())
+    }
+
+    /// Hands up to `max` packets of each ring to `handle`; returns how many. Packets of PUs that are detached by
+    /// now are dropped.
+    pub fn drain(&mut self, max: usize, mut handle: impl FnMut(Punt<'_>)) -> usize {
+        let Self { maps, edges, pairs, .. } = self;
+        let mut total = 0;
+        for ring in [&mut maps.ring_from, &mut maps.ring_to] {
+            for _ in 0..max {
+                let Some(item) = ring.next() else { break };
+                total += 1;
+                let Some(punt::Record { mut punt, ethernet }) = punt::parse(&item) else { continue };
+                let Some(attached) = edges.get_mut(&punt.slot) else { continue };
+                let pair = pair_of(&ethernet);
+                match (punt.hook, addresses(punt.bytes)) {
+                    (Hook::FromPu, Some((_, remote))) => attached.neighbours.learn_from_pu(pair, remote),
+                    (Hook::ToPu, _) => attached.neighbours.learn_to_pu(pair),
+                    (Hook::FromPu, None) => {}
+                }
+                punt.token = pairs.token(pair);
+                handle(punt);
+            }
+        }
+        total
+    }
+
+    /// Puts the packets on their edges, in order per PU and direction, and leaves `batch` empty.
+    pub fn reinject(&mut self, batch: &mut Vec<Injection>) -> Reinjected {
+        let mut report = Reinjected::default();
+        let mut frames = Batch::default();
+        for injection in batch.drain(..) {
+            let Some(attached) = self.edges.get(&injection.slot) else {
+                report.unattached += 1;
+                continue;
+            };
+            let Some(pair) = reinject::pair_for(&injection, &self.pairs, &attached.neighbours) else {
+                report.unaddressed += 1;
+                continue;
+            };
+            let port = match injection.toward {
+                Toward::Pu => &attached.to_pu,
+                Toward::Network => &attached.to_network,
+            };
+            let Injection { bytes, gso_size, .. } = injection;
+            let packet = Packet { bytes, gso_size, mtu: attached.mtu };
+            if !frames.add(port, pair, packet, &mut self.marks) {
+                report.refused += 1;
+            }
+        }
+        let (sent, refused) = frames.send();
+        report.sent += sent;
+        report.refused += refused;
+        report
+    }
+
+    /// Writes an entry of the connection table: packets of the connection pass from now on.
+    ///
+    /// # Errors
+    /// [`PlaneError::Full`] if the table is full; the connection then goes on through user space.
+    pub fn connection_insert(&mut self, key: &FlowKey, connection: &Connection) -> Result<(), PlaneError> {
+        let key = zerocopy::transmute!(key.to_abi());
+        self.maps.connections.insert(&key, &connection.to_abi(now_nanos()))?;
+        self.maps.closing.remove(&key)?;
+        Ok(())
+    }
+
+    /// Removes a connection, established or closing; true if there was one.
+    ///
+    /// # Errors
+    /// [`PlaneError::Map`] if the kernel refuses.
+    pub fn connection_remove(&mut self, key: &FlowKey) -> Result<bool, PlaneError> {
+        let key = zerocopy::transmute!(key.to_abi());
+        let established = self.maps.connections.remove(&key)?;
+        Ok(self.maps.closing.remove(&key)? || established)
+    }
+
+    /// Returns an established connection.
+    ///
+    /// # Errors
+    /// [`PlaneError::Map`] if the kernel refuses.
+    pub fn connection(&self, key: &FlowKey) -> Result<Option<(Connection, Activity)>, PlaneError> {
+        let entry = self.maps.connections.get(&zerocopy::transmute!(key.to_abi()))?;
+        Ok(entry.map(|entry| (Connection::from_abi(&entry), Activity::from_abi(&entry))))
+    }
+
+    /// Returns all established connections; those that come and go meanwhile may be missing.
+    ///
+    /// # Errors
+    /// [`PlaneError::Map`] if the kernel refuses.
+    pub fn connections(&self) -> Result<Vec<(FlowKey, Connection, Activity)>, PlaneError> {
+        let mut all = Vec::new();
+        for key in self.maps.connections.keys() {
+            let key = key?;
+            if let Some(entry) = self.maps.connections.get(&key)? {
+                let key = FlowKey::from_abi(&zerocopy::transmute!(key));
+                all.push((key, Connection::from_abi(&entry), Activity::from_abi(&entry)));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Returns the numbers of established and of closing connections, counted one by one.
+    ///
+    /// # Errors
+    /// [`PlaneError::Map`] if the kernel refuses.
+    pub fn connection_count(&self) -> Result<(usize, usize), PlaneError> {
+        Ok((count(self.maps.connections.keys())?, count(self.maps.closing.keys())?))
+    }
+
+    /// Removes connections that ended or fell silent.
+    ///
+    /// # Errors
+    /// [`PlaneError::Map`] if the kernel refuses.
+    pub fn sweep(&mut self, limits: &SweepLimits) -> Result<SweepReport, PlaneError> {
+        sweep::sweep(&mut self.maps, limits, now_nanos())
+    }
+
+    /// Returns the counters of every PU, and under None those that belong to none.
+    ///
+    /// # Errors
+    /// [`PlaneError::Map`] if the kernel refuses.
+    pub fn counters(&self) -> Result<Vec<(Option<Slot>, CounterSet)>, PlaneError> {
+        let slots = self.edges.keys().map(|slot| (Some(*slot), slot.0));
+        slots
+            .chain([(None, SLOT_NONE)])
+            .map(|(slot, number)| Ok((slot, self.maps.counters.get(number)?)))
+            .collect()
+    }
+
+    /// Returns all attached PUs.
+    pub fn edges(&self) -> Vec<EdgeInfo> {
+        self.edges
+            .iter()
+            .map(|(slot, attached)| EdgeInfo {
+                slot: *slot,
+                edge: attached.edge.clone(),
+                ifindex: attached.ifindex,
+                state: attached.state,
+                vanished: attached.vanished(),
+            })
+            .collect()
+    }
+
+    /// Returns the PUs whose interface is gone or has moved to another namespace; detach them.
+    pub fn vanished(&self) -> Vec<Slot> {
+        let gone = self.edges.iter().filter(|(_, attached)| attached.vanished());
+        gone.map(|(slot, _)| *slot).collect()
+    }
+
+    fn discard_waiting(&mut self) {
+        while self.maps.ring_from.next().is_some() {}
+        while self.maps.ring_to.next().is_some() {}
+    }
+}
+
+impl Attached {
+    fn vanished(&self) -> bool {
+        !self.socket.has_interface(self.ifindex)
+    }
+}
+
+impl std::fmt::Debug for Plane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plane").field("instance", &self.config.instance).finish_non_exhaustive()
+    }
+}
+
+fn count<T>(mut keys: impl Iterator<Item = Result<T, PlaneError>>) -> Result<usize, PlaneError> {
+    keys.try_fold(0, |count, key| key.map(|_| count + 1))
+}
