@@ -1,1 +1,0 @@
-//! The bodies of the fuzz targets, shared with the corpus replay.
