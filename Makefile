@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TEST_THREADS ?= 4
 
-.PHONY: help deps build demo test test-unit test-kernel test-all bench fmt lint check docs deny vectors bpf fuzz clean
+.PHONY: help deps build demo test test-unit test-kernel test-all bench bench-quick fmt lint check docs deny vectors bpf fuzz clean
 
 help: ## shows this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,12 @@ test-kernel: ## runs the tests on the real kernel (root, network namespaces)
 	$(CARGO) test --locked -p trireme-bpf -p trireme-netns -p trireme-conntrack -p trireme-tests-netns -- --test-threads $(TEST_THREADS)
 
 test-all: test fuzz ## runs the push tier and the long tiers
+
+bench: build ## measures what enforcement costs and writes docs/benchmarks.md (root)
+	$(CARGO) run --release --locked -q -p trireme-bench -- --table docs/benchmarks.md
+
+bench-quick: build ## the main cases in a minute, JSON lines (root)
+	@$(CARGO) run --release --locked -q -p trireme-bench -- --quick
 
 fuzz: ## runs every fuzz target for FUZZ_SECONDS (default 600) each
 	fuzz/run

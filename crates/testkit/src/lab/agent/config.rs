@@ -23,6 +23,8 @@ pub struct AgentConfig {
     pub strict_identity: bool,
     /// Seconds a token lives.
     pub lifetime_secs: u64,
+    /// `error` to `trace`; tests read the log, benchmarks must not pay for it.
+    pub log_level: &'static str,
     /// The policy file's text.
     pub policy: String,
     /// Workloads with their tags.
@@ -82,9 +84,17 @@ impl AgentConfig {
             other_protocols: "deny",
             strict_identity: false,
             lifetime_secs: 600,
+            log_level: "debug",
             policy: policy.to_owned(),
             pus: Vec::new(),
         }
+    }
+
+    /// Logs warnings only.
+    #[must_use]
+    pub const fn quiet(mut self) -> Self {
+        self.log_level = "warn";
+        self
     }
 
     /// Adds a workload.
@@ -104,6 +114,7 @@ impl AgentConfig {
             other_protocols,
             strict_identity,
             lifetime_secs,
+            log_level,
             policy: _,
             pus,
         } = self;
@@ -113,7 +124,7 @@ impl AgentConfig {
              [token]\nencoding = {}\nlifetime_secs = {lifetime_secs}\n\n\
              [enforcement]\nauthorization = {}\nrefusal = {}\nother_protocols = {}\n\
              strict_identity = {strict_identity}\n\n\
-             [policy]\nfile = \"policy.yaml\"\n\n[log]\nlevel = \"debug\"\n\n{}",
+             [policy]\nfile = \"policy.yaml\"\n\n[log]\nlevel = \"{log_level}\"\n\n{}",
             quote(node),
             quote(instance),
             quote_path(bpffs),
