@@ -6,6 +6,7 @@
 //! arguments; only the nonce inside an ECDSA signature comes from the crypto library), choose an
 //! algorithm because a token asks for it, or accept a second form of a token.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking"))]
 
 mod agreement;
 pub mod authority;
@@ -26,6 +27,8 @@ mod psk;
 mod random;
 pub mod rotation;
 mod signer;
+#[cfg(test)]
+mod testing;
 mod verifier;
 
 pub use agreement::{AgreementKey, PairError, PairKeys, PairMode, Role, pair_keys};

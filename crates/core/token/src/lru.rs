@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(lru.touch(&1), Some(&'a'));
         assert_eq!(lru.insert(3, 'c'), Some(2));
         assert_eq!(lru.insert(1, 'A'), None);
-        assert_eq!((lru.touch(&1), lru.touch(&2), lru.len()), (Some(&'A'), None, 2));
+        assert_eq!((lru.touch(&1).copied(), lru.touch(&2).copied(), lru.len()), (Some('A'), None, 2));
         assert_eq!(lru.remove_if(|key, _| *key == 3), vec![3]);
         assert_eq!((lru.remove(&1), lru.len(), lru.order.len()), (Some('A'), 0, 0));
     }

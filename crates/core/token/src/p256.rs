@@ -266,4 +266,7 @@ pub(crate) enum SignatureError {
 }
 
 #[cfg(test)]
+pub(crate) use low_s::negate as negate_s;
+
+#[cfg(test)]
 mod tests;

@@ -28,7 +28,7 @@ pub(super) fn normalize(signature: &mut [u8; SIGNATURE_LEN]) {
 }
 
 /// Replaces s by n - s, which is as valid; s must be below n.
-pub(super) fn negate(signature: &mut [u8; SIGNATURE_LEN]) {
+pub(crate) fn negate(signature: &mut [u8; SIGNATURE_LEN]) {
     let (_, s) = signature.split_at_mut(32);
     let mut borrow = false;
     for (s, n) in s.iter_mut().zip(ORDER).rev() {
