@@ -18,6 +18,7 @@ use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 
 use crate::exit::{Answer, Blame, Failure, Outcome};
+use crate::output;
 use report::Report;
 use stage::Stage;
 
@@ -75,10 +76,11 @@ pub(crate) fn run(arguments: &DemoArgs) -> Outcome {
     }
     requirements::check().runtime()?;
     let report = perform(arguments).runtime()?;
-    match arguments.format {
-        DemoFormat::Table => print!("{}", report.to_table(report::Colour::of_stdout())),
-        DemoFormat::Json => println!("{}", report.to_json().runtime()?),
-    }
+    let text = match arguments.format {
+        DemoFormat::Table => report.to_table(report::Colour::of_stdout()),
+        DemoFormat::Json => report.to_json().runtime()?,
+    };
+    output::print(&text).runtime()?;
     Ok(if report.passed() { Answer::Yes } else { Answer::No })
 }
 

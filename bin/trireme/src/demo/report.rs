@@ -78,12 +78,14 @@ impl Report {
                 })
             })
             .collect();
-        serde_json::to_string_pretty(&json!({
+        let mut text = serde_json::to_string_pretty(&json!({
             "datapath": self.datapath,
             "matrix": matrix,
             "checks": self.checks,
             "latency_us": self.latency_us,
-        }))
+        }))?;
+        text.push('\n');
+        Ok(text)
     }
 
     pub(super) fn to_table(&self, colour: Colour) -> String {

@@ -50,7 +50,7 @@ impl Stage {
         let authority = Authority::create(&program, self.lab.dir(), "demo-ca")?;
         for side in Side::BOTH {
             let name = self.lab.node(side).name();
-            let trust = authority.issue(&name, &["role=*", "app=three-tier"])?.with_certificate(&authority);
+            let trust = authority.issue(&name, &["tier=*", "app=three-tier"])?.with_certificate(&authority);
             let mut config = AgentConfig::new(&name, trust, POLICY);
             let callers = self.callers.iter().map(|(tier, pu)| (*tier, pu));
             let units = self.replicas.iter().map(|((_, tier), pu)| (*tier, pu)).chain(callers);

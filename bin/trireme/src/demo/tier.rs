@@ -28,7 +28,7 @@ impl Tier {
 
     /// The identity of its workloads.
     pub(super) fn tags(self) -> [String; 2] {
-        [format!("role={self}"), "app=three-tier".to_owned()]
+        [format!("tier={self}"), "app=three-tier".to_owned()]
     }
 
     /// Where its program listens.

@@ -82,28 +82,40 @@ impl Agent {
     }
 
     fn launch(&mut self, config: &AgentConfig) -> Result<(), LabError> {
-        let notices = self.dir.join("notify.sock");
+        self.process = Some(self.spawn(config, "agent")?);
+        Ok(())
+    }
+
+    /// Starts a second program with the same configuration, which should refuse to run.
+    ///
+    /// # Errors
+    /// [`LabError::Command`] with what it says when it ends, as it should.
+    pub fn start_second(&self, config: &AgentConfig) -> Result<Process, LabError> {
+        self.spawn(config, "second")
+    }
+
+    /// Starts the program and waits until it says that it is ready.
+    fn spawn(&self, config: &AgentConfig, role: &str) -> Result<Process, LabError> {
+        let notices = self.dir.join(format!("{role}.notify"));
         drop(fs::remove_file(&notices));
         let socket = UnixDatagram::bind(&notices).map_err(LabError::io("binding the notice socket"))?;
         socket.set_read_timeout(Some(TICK)).map_err(LabError::io("preparing the notice socket"))?;
         let mut command = Command::new(&self.program.0);
         command.arg("agent").arg("--config").arg(self.dir.join("agent.toml"));
-        command.env("NOTIFY_SOCKET", &notices).env_remove("TRIREME_PSK");
+        command.env("NOTIFY_SOCKET", &notices).env_remove("TRIREME_PSK").env_remove("TRIREME_LOG");
         if let Trust::Psk(key) = &config.trust {
             command.env("TRIREME_PSK", key);
         }
-        let name = format!("agent of node {}", self.side);
-        let mut process = Process::start(&self.namespace, &name, &mut command, &self.dir.join("agent.log"))?;
+        let name = format!("{role} of node {}", self.side);
+        let log = self.dir.join(format!("{role}.log"));
+        let mut process = Process::start(&self.namespace, &name, &mut command, &log)?;
         let deadline = Instant::now() + START;
         let mut notice = [0; 4096];
         loop {
-            let ready = match socket.recv(&mut notice) {
-                Ok(len) => notice.get(..len).is_some_and(|text| text.starts_with(b"READY=1")),
-                Err(_) => false,
-            };
-            if ready {
-                self.process = Some(process);
-                return Ok(());
+            let len = socket.recv(&mut notice).unwrap_or(0);
+            let text = String::from_utf8_lossy(notice.get(..len).unwrap_or_default()).into_owned();
+            if text.lines().any(|line| line == "READY=1") {
+                return Ok(process);
             }
             if let Some(status) = process.try_wait()? {
                 return Err(LabError::Command {

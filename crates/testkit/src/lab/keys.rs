@@ -51,7 +51,7 @@ impl Authority {
         Ok(NodeKeys {
             key: with_ending(&base, ".key.pem"),
             certificate: with_ending(&base, ".cert.pem"),
-            key_token: with_ending(&base, ".keytoken"),
+            key_token: with_ending(&base, ".token.pem"),
             public: with_ending(&base, ".pub.pem"),
         })
     }
