@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trireme_flow::{BudgetConfig, HalfOpenLimits, HeldLimits};
-use trireme_token::{Encoding, Signer, Verifier};
+use trireme_token::{Encoding, IssueError, Signer, Verifier};
 
 /// Limits, budgets and times of an engine; every default is in [`EngineConfig::default`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +120,10 @@ pub enum EngineError {
     /// A limit of zero would admit nothing, ever.
     #[error("{0} must not be zero")]
     ZeroLimit(&'static str),
-    /// A unit's token cannot be made with the new secrets.
-    #[error(transparent)]
-    Unit(#[from] crate::PuError),
+    /// No agreement key can be made.
+    #[error("no agreement key can be made")]
+    Agreement(#[source] IssueError),
+    /// The units' tokens cannot be made with the new secrets; the old ones stay in force.
+    #[error("the units' tokens cannot be made with the new secrets")]
+    Secrets(#[source] IssueError),
 }

@@ -1,6 +1,6 @@
 //! The engine: one packet of a processing unit in, a verdict and effects out.
 //!
-//! Start with [`Engine`] (its `handle_packet` reads like the specification: parse, owner, flow, authenticate,
+//! Start with [`Engine`] (its `handle_packet` reads like the specification: owner, parse, flow, authenticate,
 //! authorize, rewrite, record, verdict) and [`Packet`] (what a back end hands over and gets back).
 //! Every back end calls the same engine. It opens no socket, reads no clock, starts no thread and draws no
 //! randomness beyond the seed it was given; signature checks leave it as jobs and come back as results.
@@ -11,13 +11,17 @@
 )]
 
 mod config;
+mod engine;
 mod packet;
 mod stats;
 mod unit;
 mod verify;
 
 pub use config::{EngineConfig, EngineError, KnownTokens, Secrets};
+pub use engine::Engine;
 pub use packet::{Effect, Hook, Packet, Toward, Verdict};
 pub use stats::EngineStats;
-pub use unit::{Authorize, NotifyPeer, OnPolicyChange, PuError, PuSettings, PuSpec, Refusal, Strictness, TargetNetworks};
+pub use unit::{
+    Authorize, NotifyPeer, OnPolicyChange, PuError, PuSettings, PuSpec, Refusal, Strictness, TargetNetworks,
+};
 pub use verify::{VerifyDone, VerifyJob};

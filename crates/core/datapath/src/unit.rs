@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use trireme_flow::PuSlot;
 use trireme_identity::{PuId, TagSet};
 use trireme_policy::CompiledPolicy;
-use trireme_token::IssueError;
+use trireme_token::{IssueError, TagFilter};
 
 /// A processing unit to be enforced.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub struct PuSettings {
     pub on_policy_change: OnPolicyChange,
     /// Towards which addresses identity is sent.
     pub target_networks: TargetNetworks,
+    /// Which tags go into the unit's token.
+    pub tag_filter: TagFilter,
 }
 
 /// Which side of a connection authorizes; both always authenticate.

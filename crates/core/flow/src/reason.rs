@@ -92,7 +92,7 @@ reasons! {
         105 ProtocolDenied "protocol-denied" "The protocol is not handled for this processing unit." => "allow it in the unit's settings if it is wanted.";
         106 IcmpUnknown "icmp-unknown" "The ICMP error quotes no connection that is known here." => "none; it is stray or forged.";
         107 HostilePath "hostile-path" "A SYN-ACK acknowledged the payload of a SYN: the path or stack takes it for data." => "exclude the destination from the target networks.";
-        108 PlainFallback "plain-fallback" "Two SYNs with identity found no answer, so the third left without." => "exclude the destination from the target networks, or set strict-identity.";
+        108 PlainFallback "plain-fallback" "SYNs with identity found no answer, so the third retransmission left without." => "exclude the destination from the target networks, or set strict-identity.";
         109 SimultaneousOpen "simultaneous-open" "Both ends sent a SYN for the same connection." => "have one side listen.";
         110 Stray "stray" "The segment belongs to no connection that is known here." => "none for scans; after a restart of the agent the application reconnects.";
         111 ProofMissing "proof-missing" "Data came before the initiator's proof and the proof did not follow in time." => "look for loss, or for a device that strips payloads of ACKs.";

@@ -1,0 +1,84 @@
+//! A unit answers a SYN: attach its identity, its own end and the MAC (kind 2).
+
+use trireme_flow::{HalfOpenKey, Reason};
+use trireme_handshake::message::{self, Attachment};
+use trireme_handshake::responder::{Attach, Input, Output};
+use trireme_identity::{Direction, Protocol};
+use trireme_token::{Nonce, RandomSource, Role};
+use trireme_wire::tap::Attested;
+
+use super::handshake::{Half, PeerHolds, reason_of};
+use super::refuse::Refused;
+use super::{Context, Engine, Judged, Next};
+use crate::{Effect, KnownTokens, Packet};
+
+const INGRESS: Direction = Direction::Ingress;
+
+impl Engine {
+    pub(super) fn egress_syn_ack(&mut self, cx: &mut Context<'_>, packet: &mut Packet) -> Judged {
+        self.clean_own_payload(cx, packet, INGRESS)?;
+        let key = HalfOpenKey { flow: cx.key, role: Role::Responder, isn: cx.segment.ack.wrapping_sub(1) };
+        self.end_others(cx, &key, packet.connection);
+        let mut fresh = [0; 16];
+        self.random.fill(&mut fresh);
+        let until = cx.now.monotonic + self.config.responder_timeout;
+        let Some(handshake) = self.handshakes.get_mut(&key) else {
+            return Err(Refused::new(INGRESS, Reason::Stray));
+        };
+        let Half::Responder(responder) = &mut handshake.half else {
+            return Err(Refused::new(INGRESS, Reason::Internal));
+        };
+        let output = responder.handle(Input::SynAck { seq: cx.segment.seq, fresh: Nonce(fresh) });
+        match output {
+            Output::AnswerAnew | Output::PassAnew => {
+                handshake.entry = None;
+                cx.out.push(Effect::Remove(cx.key));
+                self.handshakes.reopen(&key, until);
+            }
+            Output::Answer(_) | Output::Pass if handshake.entry.is_none() => {
+                self.handshakes.postpone(&key, until);
+            }
+            _ => {}
+        }
+        match output {
+            Output::Answer(attach) => self.answer_syn(cx, packet, key, attach),
+            Output::AnswerAnew => self.answer_syn(cx, packet, key, Attach::Full),
+            Output::Pass | Output::PassAnew => Ok(Next::Pass),
+            Output::Drop(fault) => Err(Refused::new(INGRESS, reason_of(fault))),
+            Output::Anew
+            | Output::Attest
+            | Output::Admit
+            | Output::AdmitAddress
+            | Output::Duplicate
+            | Output::Hold => Err(Refused::new(INGRESS, Reason::Internal)),
+        }
+    }
+
+    /// Attaches kind 2 to a SYN-ACK, or to the reset that answers an authorized SYN.
+    pub(super) fn answer_syn(
+        &mut self,
+        cx: &mut Context<'_>,
+        packet: &mut Packet,
+        key: HalfOpenKey,
+        attach: Attach,
+    ) -> Judged {
+        let internal = || Refused::new(INGRESS, Reason::Internal);
+        let handshake = self.handshakes.get(&key).ok_or_else(internal)?;
+        let Half::Responder(responder) = &handshake.half else { return Err(internal()) };
+        let syn = responder.syn().ok_or_else(internal)?.clone();
+        let own = handshake.own.clone().ok_or_else(internal)?;
+        let peer = handshake.peer.clone().ok_or_else(internal)?;
+        let omit = attach == Attach::IfUnknown
+            && handshake.peer_holds_token == PeerHolds::Known
+            && self.config.known_tokens == KnownTokens::Omit;
+        let keys = self.keys(&own, &peer, Role::Responder).map_err(|reason| Refused::new(INGRESS, reason))?;
+        let (addr, port) = cx.key.local;
+        let endpoint = Attested { protocol: Protocol::TCP, port, addr };
+        let attached =
+            (!omit).then_some(Attachment { token: &own.token.bytes, credential: &own.token.credential });
+        let payload = message::syn_ack(syn.own(), endpoint, &keys.responder, syn.peer(), attached)
+            .map_err(|_| Refused::new(INGRESS, Reason::TooLarge))?;
+        self.append(packet, &payload, INGRESS)?;
+        Ok(Next::Pass)
+    }
+}

@@ -1,0 +1,85 @@
+//! Live connections after a change: judge them again.
+
+use std::sync::Arc;
+
+use trireme_flow::{ConnectionClass, ConnectionEntry, HalfOpenKey, Reason};
+use trireme_identity::Direction;
+use trireme_token::{Role, Verified};
+
+use super::refuse::Refused;
+use super::{Context, Engine, authorize};
+use crate::{Effect, Hook, OnPolicyChange};
+
+impl Engine {
+    /// Makes sure that an entry was judged in the unit's present epoch; a connection that is no longer allowed ends.
+    pub(super) fn current(
+        &mut self,
+        cx: &mut Context<'_>,
+        hook: Hook,
+        entry: ConnectionEntry,
+    ) -> Result<ConnectionEntry, Box<Refused>> {
+        if entry.epoch == cx.unit.epoch {
+            return Ok(entry);
+        }
+        let key = self.kept(cx, &entry);
+        if let Err(refused) = self.judge_again(cx, &entry) {
+            self.handshakes.remove(&key);
+            self.held.take(key);
+            cx.out.push(Effect::Remove(cx.key));
+            return Err(refused);
+        }
+        let heard = entry.role == Role::Initiator && hook == Hook::ToPu;
+        let entry = ConnectionEntry { epoch: cx.unit.epoch, confirmed: entry.confirmed || heard, ..entry };
+        if let Some(handshake) = self.handshakes.get_mut(&key) {
+            handshake.entry = Some(entry);
+            handshake.epoch = entry.epoch;
+        }
+        cx.out.push(Effect::Install(cx.key, entry));
+        self.count(cx.slot, Reason::Reauthorized);
+        Ok(entry)
+    }
+
+    fn kept(&self, cx: &Context<'_>, entry: &ConnectionEntry) -> HalfOpenKey {
+        HalfOpenKey { flow: cx.key, role: entry.role, isn: entry.proof_seq.wrapping_sub(1) }
+    }
+
+    fn judge_again(&mut self, cx: &Context<'_>, entry: &ConnectionEntry) -> Result<(), Box<Refused>> {
+        let direction = match entry.role {
+            Role::Initiator => Direction::Egress,
+            Role::Responder => Direction::Ingress,
+        };
+        match (cx.unit.settings.on_policy_change, entry.class) {
+            (OnPolicyChange::Keep, _) => Ok(()),
+            (OnPolicyChange::Cut, ConnectionClass::Address) => {
+                authorize::address(&cx.unit, direction, cx.key).map(drop).map_err(changed)
+            }
+            (OnPolicyChange::Cut, ConnectionClass::Identity) => {
+                let Some(peer) = self.peer_of_entry(cx, entry) else {
+                    return Err(Refused::new(direction, Reason::PeerForgotten));
+                };
+                if self.is_revoked(&peer) {
+                    return Err(Refused::new(direction, Reason::TokenRevoked).with_peer(&peer));
+                }
+                let port = match entry.role {
+                    Role::Responder => cx.key.local.1,
+                    Role::Initiator => entry.attested.map_or(cx.key.remote.1, |(_, port)| port),
+                };
+                authorize::peer(&cx.unit, direction, cx.key, &peer, port).map(drop).map_err(changed)
+            }
+        }
+    }
+
+    /// The peer of a live connection: from its place in the peer table, or by its token.
+    fn peer_of_entry(&mut self, cx: &Context<'_>, entry: &ConnectionEntry) -> Option<Arc<Verified>> {
+        let placed = self.peers.get(entry.peer_slot, entry.peer_generation).map(Arc::clone);
+        placed
+            .filter(|peer| peer.id == entry.peer_token)
+            .or_else(|| self.tokens.fetch(&entry.peer_token, cx.now.wall))
+    }
+}
+
+/// Says that the connection was allowed before.
+fn changed(mut refused: Box<Refused>) -> Box<Refused> {
+    refused.reason = Reason::PolicyChanged;
+    refused
+}

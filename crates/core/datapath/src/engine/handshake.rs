@@ -1,0 +1,185 @@
+//! What the engine keeps about a handshake besides the state machine's own state.
+
+use std::sync::Arc;
+
+use trireme_flow::{
+    BoundedMap, ConnectionClass, ConnectionEntry, FlowKey, HalfOpenKey, NO_PEER_SLOT, Reason,
+};
+use trireme_handshake::Fault;
+use trireme_handshake::initiator::Initiator;
+use trireme_handshake::responder::Responder;
+use trireme_policy::Decision;
+use trireme_token::rotation::OwnToken;
+use trireme_token::{AgreementPublic, PairKeys, Role, TokenId, Verified, pair_keys};
+use trireme_wire::tcp::Segment;
+
+use super::{Context, Engine};
+use crate::{Effect, Hook, Secrets};
+
+/// The half of the protocol that is played here.
+#[derive(Clone, Debug)]
+pub(crate) enum Half {
+    Initiator(Initiator),
+    Responder(Responder),
+}
+
+/// One handshake.
+#[derive(Clone, Debug)]
+pub(crate) struct Handshake {
+    pub(crate) half: Half,
+    /// The token of ours in use; none towards peers without identity.
+    pub(crate) own: Option<OwnToken>,
+    /// The peer, once its token has verified.
+    pub(crate) peer: Option<Arc<Verified>>,
+    /// Why the peer was accepted.
+    pub(crate) decision: Option<Decision>,
+    /// The epoch of the unit when it was.
+    pub(crate) epoch: u32,
+    /// What was installed.
+    pub(crate) entry: Option<ConnectionEntry>,
+    /// The unit's SYN without TAP, to be sent again on request.
+    pub(crate) syn: Vec<u8>,
+    /// Whether the initiator's stack wants Multipath TCP: then its own third ACK must be the first to arrive.
+    pub(crate) multipath: Multipath,
+    /// Whether the initiator holds our current token.
+    pub(crate) peer_holds_token: PeerHolds,
+    /// How often the proof was sent.
+    pub(crate) proofs: u32,
+}
+
+/// Whether a SYN asked for Multipath TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Multipath {
+    Asked,
+    NotAsked,
+}
+
+/// Whether the peer is known to hold our token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PeerHolds {
+    Known,
+    Unknown,
+}
+
+impl Handshake {
+    pub(crate) fn new(half: Half, epoch: u32) -> Self {
+        Self {
+            half,
+            own: None,
+            peer: None,
+            decision: None,
+            epoch,
+            entry: None,
+            syn: Vec::new(),
+            multipath: Multipath::NotAsked,
+            peer_holds_token: PeerHolds::Unknown,
+            proofs: 0,
+        }
+    }
+
+    /// The entry of a connection judged by address.
+    pub(crate) const fn address_entry(role: Role, epoch: u32, isn: u32) -> ConnectionEntry {
+        ConnectionEntry {
+            role,
+            epoch,
+            peer_token: TokenId::ZERO,
+            peer_slot: NO_PEER_SLOT,
+            peer_generation: 0,
+            attested: None,
+            proof_seq: isn.wrapping_add(1),
+            proof_mac: [0; 16],
+            confirmed: true,
+            data_seen: false,
+            class: ConnectionClass::Address,
+        }
+    }
+}
+
+impl Multipath {
+    pub(crate) fn of(segment: &Segment, bytes: &[u8]) -> Self {
+        if segment.options(bytes).has_multipath() { Self::Asked } else { Self::NotAsked }
+    }
+}
+
+impl Engine {
+    /// The keys shared with a peer's node, derived once per pair of agreement keys.
+    pub(super) fn keys(
+        &mut self,
+        own: &OwnToken,
+        peer: &Verified,
+        role: Role,
+    ) -> Result<Arc<PairKeys>, Reason> {
+        keys_from(&mut self.pair_keys, &self.secrets, own, peer, role)
+    }
+
+    /// The handshake that a segment without SYN belongs to: the one whose first sequence number lies closest before it.
+    pub(super) fn handshake_of(&self, key: FlowKey, segment: &Segment, hook: Hook) -> Option<HalfOpenKey> {
+        let number = |role: Role| match (role, hook) {
+            (Role::Initiator, Hook::FromPu) | (Role::Responder, Hook::ToPu) => segment.seq,
+            (Role::Initiator, Hook::ToPu) | (Role::Responder, Hook::FromPu) => segment.ack,
+        };
+        [Role::Initiator, Role::Responder]
+            .into_iter()
+            .flat_map(|role| self.handshakes.of_flow(key, role).map(|(key, _)| *key))
+            .min_by_key(|found| number(found.role).wrapping_sub(found.isn))
+    }
+
+    /// A new connection on the tuple ends what was there before it.
+    pub(super) fn end_others(
+        &mut self,
+        cx: &mut Context<'_>,
+        keep: &HalfOpenKey,
+        held: Option<ConnectionEntry>,
+    ) {
+        let others: Vec<_> = [Role::Initiator, Role::Responder]
+            .into_iter()
+            .flat_map(|role| self.handshakes.of_flow(cx.key, role))
+            .filter(|(key, other)| *key != keep && (key.role == keep.role || other.entry.is_some()))
+            .map(|(key, other)| (*key, other.entry.is_some()))
+            .collect();
+        let installed = others.iter().any(|(_, installed)| *installed);
+        for (key, _) in others {
+            self.handshakes.remove(&key);
+            self.held.take(key);
+        }
+        let own_entry = self.handshakes.get(keep).is_some_and(|kept| kept.entry.is_some());
+        if installed || (held.is_some() && !own_entry) {
+            cx.out.push(Effect::Remove(cx.key));
+        }
+    }
+}
+
+/// As [`Engine::keys`], for callers that hold other parts of the engine.
+pub(crate) fn keys_from(
+    cache: &mut BoundedMap<(AgreementPublic, AgreementPublic, Role), Arc<PairKeys>>,
+    secrets: &Secrets,
+    own: &OwnToken,
+    peer: &Verified,
+    role: Role,
+) -> Result<Arc<PairKeys>, Reason> {
+    let name = (own.key.public(), peer.claims.agreement, role);
+    if let Some(keys) = cache.get_mut(&name) {
+        return Ok(Arc::clone(keys));
+    }
+    let keys = pair_keys(&own.key, &peer.claims.agreement, role, secrets.signer.pair_mode())
+        .map_err(|_| Reason::AgreementKey)?;
+    let keys = Arc::new(keys);
+    cache.insert(name, Arc::clone(&keys));
+    Ok(keys)
+}
+
+/// The reason that a fault is reported as.
+pub(crate) const fn reason_of(fault: Fault) -> Reason {
+    match fault {
+        Fault::Stray => Reason::Stray,
+        Fault::BeyondSyn => Reason::HostilePath,
+        Fault::Unexpected => Reason::TapUnexpected,
+        Fault::MacMissing => Reason::MacMissing,
+        Fault::MacInvalid => Reason::MacInvalid,
+        Fault::NonceMismatch => Reason::NonceMismatch,
+        Fault::IdentityStripped => Reason::IdentityStripped,
+        Fault::SimultaneousOpen => Reason::SimultaneousOpen,
+        Fault::ResetUnproven => Reason::ResetUnproven,
+        Fault::ProofMissing => Reason::ProofMissing,
+    }
+}

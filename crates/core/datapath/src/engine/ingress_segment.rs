@@ -1,0 +1,286 @@
+//! A unit is sent anything but a SYN: check the proof (kind 3), and let no data through before it.
+
+use trireme_flow::{ConnectionClass, ConnectionEntry, HalfOpenKey, Reason};
+use trireme_handshake::initiator::{self, Output as InitiatorOutput};
+use trireme_handshake::responder::{Input, Output, Responder};
+use trireme_identity::Direction;
+use trireme_token::Role;
+use trireme_wire::edit;
+use trireme_wire::tap::{self, Header, Kind};
+use trireme_wire::tcp::Flags;
+
+use super::egress_syn::strip;
+use super::handshake::{Half, Handshake, Multipath, reason_of};
+use super::ingress_syn_ack::{Answer, Said};
+use super::refuse::Refused;
+use super::{Context, Engine, Judged, Next, authorize, parse};
+use crate::{Effect, Hook, Packet, Toward};
+
+const INGRESS: Direction = Direction::Ingress;
+const EGRESS: Direction = Direction::Egress;
+
+impl Engine {
+    pub(super) fn ingress_segment(&mut self, cx: &mut Context<'_>, packet: &mut Packet) -> Judged {
+        if let Some(entry) = packet.connection {
+            let entry = self.current(cx, packet.hook, entry)?;
+            return strip_duplicate(cx, packet, &entry);
+        }
+        if let Some(next) = self.control(cx, packet)? {
+            return Ok(next);
+        }
+        let Some(key) = self.handshake_of(cx.key, &cx.segment, Hook::ToPu) else {
+            return Err(Refused::new(INGRESS, Reason::Stray));
+        };
+        if let Some(entry) = self.handshakes.get(&key).and_then(|handshake| handshake.entry) {
+            self.current(cx, packet.hook, entry)?;
+        }
+        match key.role {
+            Role::Initiator => self.from_responder(cx, packet, key),
+            Role::Responder => self.from_initiator(cx, packet, key),
+        }
+    }
+
+    fn from_responder(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
+        if cx.segment.flags.contains(Flags::RST) {
+            return self.reset_from_responder(cx, packet, key);
+        }
+        let input = if cx.segment.is_empty_ack() {
+            initiator::Input::PeerAck { ack: cx.segment.ack }
+        } else {
+            initiator::Input::PeerData
+        };
+        let output = self.step(key, input);
+        self.conclude(cx, key, output)
+    }
+
+    fn reset_from_responder(
+        &mut self,
+        cx: &mut Context<'_>,
+        packet: &mut Packet,
+        key: HalfOpenKey,
+    ) -> Judged {
+        let said = match self.kind_2(cx, packet, key)? {
+            Said::Pending(job) => return Ok(Next::Park(job)),
+            Said::Answer(answer) => Some(answer),
+            Said::Nothing => None,
+        };
+        let ack = cx.segment.flags.contains(Flags::ACK).then_some(cx.segment.ack);
+        let message = said.as_ref().map(Answer::message);
+        match self.step(key, initiator::Input::PeerReset { ack, message }) {
+            Some(InitiatorOutput::AuthorizeReset(authenticated)) => {
+                let peer = said.as_ref().map(Answer::peer);
+                let Some(peer) = peer else { return Err(Refused::new(EGRESS, Reason::Internal)) };
+                let attested = (authenticated.endpoint.addr, authenticated.endpoint.port);
+                let decision = authorize::peer(&cx.unit, EGRESS, cx.key, peer, attested.1)
+                    .map_err(|refused| refused.with_attested(attested))?;
+                let mut about =
+                    Refused::new(EGRESS, Reason::Accepted).with_peer(peer).with_attested(attested);
+                about.decision = decision;
+                self.record_accept(cx, &about);
+                strip(packet, EGRESS)?;
+                Ok(Next::Pass)
+            }
+            Some(InitiatorOutput::AuthorizeAddressReset) => {
+                let (decision, reason) = authorize::address(&cx.unit, EGRESS, cx.key)?;
+                self.record_accept(cx, &Refused::new(EGRESS, reason).with_decision(decision));
+                // A closed port without TAP acknowledges the payload of the SYN, which the unit's stack does not know of.
+                edit::set_ack(&mut packet.bytes, key.isn.wrapping_add(1))
+                    .map_err(|_| Refused::new(EGRESS, Reason::Malformed))?;
+                Ok(Next::Pass)
+            }
+            output => self.conclude(cx, key, output),
+        }
+    }
+
+    /// What remains to be done with a responder's segment.
+    pub(super) fn conclude(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: HalfOpenKey,
+        output: Option<InitiatorOutput>,
+    ) -> Judged {
+        match output {
+            Some(InitiatorOutput::Pass) => Ok(Next::Pass),
+            Some(InitiatorOutput::Confirmed) => {
+                let entry = self.handshakes.get_mut(&key).and_then(|handshake| handshake.entry.as_mut());
+                if let Some(entry) = entry {
+                    entry.confirmed = true;
+                    cx.out.push(Effect::Install(cx.key, *entry));
+                }
+                Ok(Next::Pass)
+            }
+            Some(InitiatorOutput::Consume) => Err(Refused::new(EGRESS, Reason::Consumed)),
+            Some(InitiatorOutput::Drop(fault)) => {
+                // Nothing before the SYN-ACK tells a segment for the unit from a scan.
+                Err(Refused::new(EGRESS, reason_of(fault)))
+            }
+            _ => Err(Refused::new(EGRESS, Reason::Internal)),
+        }
+    }
+
+    fn from_initiator(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
+        let proof = self.kind_3(cx, packet, key)?;
+        let (seq, ack) = (cx.segment.seq, cx.segment.ack);
+        let output = match &proof {
+            Some(header) => {
+                let keys = self.keys_of_initiator(key);
+                let keys = keys.transpose().map_err(|reason| Refused::new(INGRESS, reason))?;
+                self.step_responder(key, Input::Proof { seq, ack, header, keys: keys.as_deref() })
+            }
+            None if cx.segment.flags.contains(Flags::RST) => {
+                self.step_responder(key, Input::PeerReset { seq })
+            }
+            None if cx.segment.is_empty_ack() => self.step_responder(key, Input::PeerAck { ack }),
+            None => self.step_responder(key, Input::PeerData { ack }),
+        };
+        match output {
+            Some(Output::Pass) => Ok(Next::Pass),
+            Some(Output::Admit) => self.admit(cx, packet, key),
+            Some(Output::AdmitAddress) => self.admit_address(cx, key),
+            Some(Output::Duplicate) => {
+                strip(packet, INGRESS)?;
+                Ok(Next::Pass)
+            }
+            Some(Output::Hold) => Ok(Next::Hold(key)),
+            Some(Output::Drop(fault)) => {
+                let peer = self.handshakes.get(&key).and_then(|handshake| handshake.peer.clone());
+                Err(Refused::new(INGRESS, reason_of(fault)).with_known_peer(peer.as_ref()))
+            }
+            _ => Err(Refused::new(INGRESS, Reason::Internal)),
+        }
+    }
+
+    /// Reads kind 3, which is TAP only at the one place where the proof stands; elsewhere it is data.
+    fn kind_3(
+        &self,
+        cx: &Context<'_>,
+        packet: &Packet,
+        key: HalfOpenKey,
+    ) -> Result<Option<Header>, Box<Refused>> {
+        let payload = cx.segment.payload(&packet.bytes);
+        if cx.segment.seq != key.isn.wrapping_add(1) || !tap::is_tap(payload) {
+            return Ok(None);
+        }
+        let awaited = self.handshakes.get(&key).is_some_and(|handshake| {
+            matches!(handshake.half, Half::Responder(Responder::SynReceived(_) | Responder::SynAckSent(_)))
+        });
+        match parse::tap_header(payload) {
+            Some(Ok(header)) if header.kind() == Kind::Ack => Ok(Some(header)),
+            Some(Ok(_)) if awaited => Err(Refused::new(INGRESS, Reason::TapUnexpected)),
+            Some(Err(reason)) if awaited => Err(Refused::new(INGRESS, reason)),
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    fn keys_of_initiator(
+        &mut self,
+        key: HalfOpenKey,
+    ) -> Option<Result<std::sync::Arc<trireme_token::PairKeys>, Reason>> {
+        let handshake = self.handshakes.get(&key)?;
+        let (own, peer) = (handshake.own.clone()?, handshake.peer.clone()?);
+        Some(self.keys(&own, &peer, Role::Responder))
+    }
+
+    fn admit(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
+        let internal = || Refused::new(INGRESS, Reason::Internal);
+        let handshake = self.handshakes.get(&key).ok_or_else(internal)?;
+        let (epoch, multipath) = (handshake.epoch, handshake.multipath);
+        let mut decision = handshake.decision.clone();
+        let peer = handshake.peer.clone().ok_or_else(internal)?;
+        let proof_mac = match &handshake.half {
+            Half::Responder(Responder::Proven(proven)) => proven.proof_mac(),
+            Half::Responder(_) | Half::Initiator(_) => return Err(internal()),
+        };
+        if epoch != cx.unit.epoch {
+            match authorize::peer(&cx.unit, INGRESS, cx.key, &peer, cx.key.local.1) {
+                Ok(again) => decision = again,
+                Err(refused) => {
+                    self.handshakes.remove(&key);
+                    self.held.take(key);
+                    return Err(refused);
+                }
+            }
+        }
+        let (peer_slot, peer_generation) = self.peers.insert(peer.id, std::sync::Arc::clone(&peer));
+        let entry = ConnectionEntry {
+            role: Role::Responder,
+            epoch: cx.unit.epoch,
+            peer_token: peer.id,
+            peer_slot,
+            peer_generation,
+            attested: None,
+            proof_seq: key.isn.wrapping_add(1),
+            proof_mac,
+            confirmed: true,
+            data_seen: false,
+            class: ConnectionClass::Identity,
+        };
+        self.install(cx, key, entry);
+        let mut about = Refused::new(INGRESS, Reason::Accepted).with_peer(&peer);
+        about.decision = decision;
+        self.record_accept(cx, &about);
+        // A proof that an enforcer sent by itself lacks the Multipath option: the stack must not see it as its third ACK.
+        let consumed = multipath == Multipath::Asked && !cx.segment.options(&packet.bytes).has_multipath();
+        strip(packet, INGRESS)?;
+        self.release(cx, packet, key, consumed)
+    }
+
+    /// Lets the packets go on that waited for this proof, behind the proof's own segment.
+    fn release(
+        &mut self,
+        cx: &mut Context<'_>,
+        packet: &mut Packet,
+        key: HalfOpenKey,
+        consumed: bool,
+    ) -> Judged {
+        let held = self.held.take(key);
+        if held.is_empty() && !consumed {
+            return Ok(Next::Pass);
+        }
+        let first =
+            (!consumed).then(|| Packet { bytes: std::mem::take(&mut packet.bytes), ..packet.clone() });
+        for Packet { pu, bytes, gso_size, .. } in first.into_iter().chain(held) {
+            cx.out.push(Effect::Transmit { pu, toward: Toward::Pu, bytes, gso_size });
+        }
+        if consumed { Ok(Next::Drop(Reason::Consumed)) } else { Ok(Next::Sent) }
+    }
+
+    fn admit_address(&mut self, cx: &mut Context<'_>, key: HalfOpenKey) -> Judged {
+        let Some(handshake) = self.handshakes.get(&key) else {
+            return Err(Refused::new(INGRESS, Reason::Internal));
+        };
+        let mut decision = handshake.decision.clone();
+        let judged_before = handshake.epoch == cx.unit.epoch;
+        let reason = match authorize::address(&cx.unit, INGRESS, cx.key) {
+            Ok((again, reason)) => {
+                if !judged_before {
+                    decision = Some(again);
+                }
+                reason
+            }
+            Err(refused) => {
+                self.handshakes.remove(&key);
+                return Err(refused);
+            }
+        };
+        self.install(cx, key, Handshake::address_entry(Role::Responder, cx.unit.epoch, key.isn));
+        let mut about = Refused::new(INGRESS, reason);
+        about.decision = decision;
+        self.record_accept(cx, &about);
+        Ok(Next::Pass)
+    }
+}
+
+/// A late duplicate of the proof is recognised by its MAC and stripped; everything else of an admitted connection passes.
+fn strip_duplicate(cx: &Context<'_>, packet: &mut Packet, entry: &ConnectionEntry) -> Judged {
+    if entry.role == Role::Responder && cx.segment.seq == entry.proof_seq {
+        let payload = cx.segment.payload(&packet.bytes);
+        if let Some(Ok(header)) = parse::tap_header(payload)
+            && header.kind() == Kind::Ack
+            && header.mac == entry.proof_mac
+        {
+            strip(packet, INGRESS)?;
+        }
+    }
+    Ok(Next::Pass)
+}

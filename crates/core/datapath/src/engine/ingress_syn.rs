@@ -1,0 +1,233 @@
+//! Somebody opens a connection to a unit: authenticate, authorize, remember, strip.
+
+use std::sync::Arc;
+
+use trireme_flow::{HalfOpenKey, Priority, Reason};
+use trireme_handshake::initiator::Initiator;
+use trireme_handshake::message::{self, Seal, Sender};
+use trireme_handshake::responder::{AddressSyn, Input, Output, Responder, SynReceived};
+use trireme_identity::Direction;
+use trireme_token::{Nonce, RandomSource, Role, TokenId, Verified};
+use trireme_wire::tap::{self, Header, Kind};
+
+use super::authenticate::Peer;
+use super::egress_syn::strip;
+use super::handshake::{Half, Handshake, Multipath, PeerHolds, reason_of};
+use super::refuse::Refused;
+use super::{Context, Engine, Judged, Next, authorize, cookie, parse};
+use crate::Packet;
+
+const INGRESS: Direction = Direction::Ingress;
+
+impl Engine {
+    pub(super) fn ingress_syn(&mut self, cx: &mut Context<'_>, packet: &mut Packet) -> Judged {
+        self.refuse_simultaneous_open(cx)?;
+        let header = match parse::tap_header(cx.segment.payload(&packet.bytes)) {
+            None => None,
+            Some(Ok(header)) if header.kind() == Kind::Syn => Some(header),
+            Some(Ok(_)) => return Err(Refused::new(INGRESS, Reason::TapUnexpected)),
+            Some(Err(Reason::TapVersion)) => {
+                self.request_own_version(cx, packet);
+                return Err(Refused::new(INGRESS, Reason::TapVersion));
+            }
+            Some(Err(reason)) => return Err(Refused::new(INGRESS, reason)),
+        };
+        let key = HalfOpenKey { flow: cx.key, role: Role::Responder, isn: cx.segment.seq };
+        if let Some(next) = self.again(cx, packet, key, header.as_ref())? {
+            return Ok(next);
+        }
+        match header {
+            Some(header) => self.accept_identity(cx, packet, key, &header),
+            None => self.accept_address(cx, packet, key),
+        }
+    }
+
+    /// While the unit's own SYN on the tuple is unanswered, the other end's SYN is refused.
+    fn refuse_simultaneous_open(&self, cx: &Context<'_>) -> Result<(), Box<Refused>> {
+        let unanswered = self.handshakes.of_flow(cx.key, Role::Initiator).any(|(_, handshake)| {
+            matches!(handshake.half, Half::Initiator(Initiator::SynSent(_) | Initiator::PlainSent(_)))
+        });
+        if unanswered { Err(Refused::new(INGRESS, Reason::SimultaneousOpen)) } else { Ok(()) }
+    }
+
+    /// Same tuple, same sequence number: a retransmission of a SYN that was authorized before.
+    fn again(
+        &mut self,
+        cx: &mut Context<'_>,
+        packet: &mut Packet,
+        key: HalfOpenKey,
+        header: Option<&Header>,
+    ) -> Result<Option<Next>, Box<Refused>> {
+        let Some(handshake) = self.handshakes.get_mut(&key) else { return Ok(None) };
+        let Half::Responder(responder) = &mut handshake.half else { return Ok(None) };
+        if handshake.epoch != cx.unit.epoch && handshake.entry.is_none() {
+            self.handshakes.remove(&key);
+            return Ok(None);
+        }
+        match responder.handle(Input::PeerSyn(header.map(message::sender))) {
+            Output::Anew => {
+                self.handshakes.remove(&key);
+                Ok(None)
+            }
+            Output::Pass => {
+                if handshake.entry.is_none() {
+                    self.handshakes.postpone(&key, cx.now.monotonic + self.config.responder_timeout);
+                }
+                strip(packet, INGRESS)?;
+                Ok(Some(Next::Pass))
+            }
+            Output::Drop(fault) => Err(Refused::new(INGRESS, reason_of(fault))),
+            _ => Err(Refused::new(INGRESS, Reason::Internal)),
+        }
+    }
+
+    fn accept_address(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
+        let (decision, _) = authorize::address(&cx.unit, INGRESS, cx.key)?;
+        let half = Half::Responder(Responder::AddressSyn(AddressSyn::new(key.isn)));
+        let handshake = Handshake { decision: Some(decision), ..Handshake::new(half, cx.unit.epoch) };
+        let until = cx.now.monotonic + self.config.responder_timeout;
+        self.handshakes
+            .insert(key, handshake, until, Priority::Ordinary)
+            .map_err(|reason| Refused::new(INGRESS, reason))?;
+        // Fast Open data would reach the unit before its sender has shown that it receives at its address.
+        strip(packet, INGRESS)?;
+        Ok(Next::Pass)
+    }
+
+    fn accept_identity(
+        &mut self,
+        cx: &mut Context<'_>,
+        packet: &mut Packet,
+        key: HalfOpenKey,
+        header: &Header,
+    ) -> Judged {
+        let mut priority = self.cookie_priority(cx, key, header);
+        self.check_room(cx, key, header, priority)?;
+        let source = cx.key.remote.0;
+        let payload = cx.segment.payload(&packet.bytes);
+        let peer = match self.peer_of(header, payload, source, priority, cx.now, cx.out) {
+            Ok(Peer::Verified(peer)) => peer,
+            Ok(Peer::Pending(job)) => return Ok(Next::Park(job)),
+            Ok(Peer::Unknown) => {
+                self.request_token(cx, header, Seal::Open);
+                return Err(Refused::new(INGRESS, Reason::TokenUnknown));
+            }
+            Err(reason @ Reason::VerifyTotal) if priority == Priority::Ordinary => {
+                self.demand_cookie(cx, key, header);
+                return Err(Refused::new(INGRESS, reason));
+            }
+            Err(reason) => return Err(Refused::new(INGRESS, reason)),
+        };
+        let holds = self.syn_mac(cx, header, &peer);
+        if holds.is_some() {
+            priority = Priority::Proven;
+        }
+        let decision = authorize::peer(&cx.unit, INGRESS, cx.key, &peer, cx.key.local.1)?;
+        let own = self.own_token(cx, INGRESS).map_err(|refused| refused.with_peer(&peer))?;
+        let mut nonce = [0; 16];
+        self.random.fill(&mut nonce);
+        let sender = Sender { token: own.token.id, nonce: Nonce(nonce) };
+        let state = SynReceived::new(key.isn, message::sender(header), sender);
+        let peer_holds_token =
+            if holds == Some(own.token.id) { PeerHolds::Known } else { PeerHolds::Unknown };
+        let handshake = Handshake {
+            own: Some(own),
+            peer: Some(Arc::clone(&peer)),
+            decision,
+            multipath: Multipath::of(&cx.segment, &packet.bytes),
+            peer_holds_token,
+            ..Handshake::new(Half::Responder(Responder::SynReceived(state)), cx.unit.epoch)
+        };
+        let until = cx.now.monotonic + self.config.responder_timeout;
+        self.handshakes
+            .insert(key, handshake, until, priority)
+            .map_err(|reason| Refused::new(INGRESS, reason).with_peer(&peer))?;
+        strip(packet, INGRESS)?;
+        Ok(Next::Pass)
+    }
+
+    /// A cookie of ours shows that the sender receives at its address.
+    fn cookie_priority(&self, cx: &Context<'_>, key: HalfOpenKey, header: &Header) -> Priority {
+        let shown = !header.has_mac()
+            && header.mac != [0; 16]
+            && cookie::matches(
+                &self.cookie_key,
+                cx.key,
+                key.isn,
+                &header.nonce,
+                &header.mac,
+                cx.now.monotonic,
+            );
+        if shown { Priority::Proven } else { Priority::Ordinary }
+    }
+
+    /// Looks for room before anything expensive; under pressure a sender that shows nothing gets a cookie.
+    fn check_room(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: HalfOpenKey,
+        header: &Header,
+        priority: Priority,
+    ) -> Result<(), Box<Refused>> {
+        let Err(reason) = self.handshakes.admit(&key, priority) else { return Ok(()) };
+        if priority == Priority::Proven || self.handshakes.admit(&key, Priority::Proven).is_err() {
+            return Err(Refused::new(INGRESS, reason));
+        }
+        // A MAC that may verify, and costs no signature, is worth a look.
+        if header.has_mac() && self.tokens_hold(header, cx) {
+            return Ok(());
+        }
+        self.demand_cookie(cx, key, header);
+        Err(Refused::new(INGRESS, Reason::CookieDemanded))
+    }
+
+    fn tokens_hold(&mut self, header: &Header, cx: &Context<'_>) -> bool {
+        matches!(self.held_token(&TokenId(header.token_id), cx.now), Ok(Some(_)))
+    }
+
+    /// Checks the MAC of a SYN; returns which token of ours the initiator holds.
+    ///
+    /// A MAC that does not verify counts as none: behind a service address the initiator may have meant another node.
+    fn syn_mac(&mut self, cx: &Context<'_>, header: &Header, peer: &Verified) -> Option<TokenId> {
+        if !header.has_mac() {
+            return None;
+        }
+        let own: Vec<_> = [self.own.current(&cx.unit.id), self.own.previous(&cx.unit.id, cx.now.wall)]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect();
+        own.iter().find_map(|own| {
+            let keys = self.keys(own, peer, Role::Responder).ok()?;
+            let to = Sender { token: own.token.id, nonce: Nonce::ZERO };
+            message::check_mac(header, &keys.initiator, to).ok()?;
+            Some(own.token.id)
+        })
+    }
+
+    fn request_token(&mut self, cx: &mut Context<'_>, header: &Header, seal: Seal<'_>) {
+        self.send_request(cx, Nonce(header.nonce), seal);
+    }
+
+    fn demand_cookie(&mut self, cx: &mut Context<'_>, key: HalfOpenKey, header: &Header) {
+        let cookie = cookie::make(&self.cookie_key, cx.key, key.isn, &header.nonce, cx.now.monotonic);
+        self.request_token(cx, header, Seal::Cookie(cookie));
+    }
+
+    /// Another version is answered in the own one, and never taken for a peer without TAP.
+    fn request_own_version(&mut self, cx: &mut Context<'_>, packet: &Packet) {
+        if let Some(nonce) = tap::peek_nonce(cx.segment.payload(&packet.bytes)) {
+            self.send_request(cx, Nonce(nonce), Seal::Open);
+        }
+    }
+
+    fn send_request(&mut self, cx: &mut Context<'_>, echo: Nonce, seal: Seal<'_>) {
+        if !self.replies.try_take(cx.key.remote.0, cx.now.monotonic) {
+            return;
+        }
+        let own = self.own.current(&cx.unit.id).map_or(TokenId::ZERO, |own| own.token.id);
+        if let Ok(payload) = message::token_request(own, echo, seal) {
+            self.send_control(cx, &payload);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! A responder answers the unit's SYN: authenticate it, authorize it and its own end, prove ourselves.
+
+use std::sync::Arc;
+
+use trireme_flow::{ConnectionClass, ConnectionEntry, HalfOpenKey, Priority, Reason};
+use trireme_handshake::initiator::{Authenticated, Initiator, Input, Message, Output};
+use trireme_identity::Direction;
+use trireme_token::{PairKeys, Role, Verified};
+use trireme_wire::tap::{Header, Kind};
+
+use super::authenticate::Peer;
+use super::egress_syn::strip;
+use super::handshake::{Half, Handshake, keys_from, reason_of};
+use super::refuse::Refused;
+use super::{Context, Engine, Judged, Known, Next, authorize, parse};
+use crate::{Effect, Packet};
+
+const EGRESS: Direction = Direction::Egress;
+
+/// What a kind-2 message brings, once its token has verified.
+pub(super) struct Answer {
+    header: Header,
+    peer: Arc<Verified>,
+    keys: Arc<PairKeys>,
+}
+
+impl Answer {
+    pub(super) fn message(&self) -> Message<'_> {
+        Message { header: &self.header, keys: &self.keys }
+    }
+
+    pub(super) const fn peer(&self) -> &Arc<Verified> {
+        &self.peer
+    }
+}
+
+/// What a SYN-ACK or reset says about its sender.
+pub(super) enum Said {
+    /// Nothing: a peer without TAP.
+    Nothing,
+    /// Who it is.
+    Answer(Answer),
+    /// Its token is being checked.
+    Pending(u64),
+}
+
+impl Engine {
+    pub(super) fn ingress_syn_ack(&mut self, cx: &mut Context<'_>, packet: &mut Packet) -> Judged {
+        let key = self.answered_syn(cx)?;
+        let said = match self.kind_2(cx, packet, key)? {
+            Said::Pending(job) => return Ok(Next::Park(job)),
+            Said::Answer(answer) => Some(answer),
+            Said::Nothing => None,
+        };
+        let input = Input::SynAck { ack: cx.segment.ack, message: said.as_ref().map(Answer::message) };
+        let peer = said.as_ref().map(Answer::peer);
+        match self.step(key, input) {
+            Some(Output::Authorize(authenticated)) => {
+                let Some(peer) = peer else { return Err(Refused::new(EGRESS, Reason::Internal)) };
+                self.accept_responder(cx, key, Arc::clone(peer), authenticated)?;
+            }
+            Some(Output::AuthorizeAddress) => self.accept_responder_address(cx, key)?,
+            Some(Output::ProveAgain(proof)) => {
+                let syn = self.handshakes.get(&key).map(|handshake| handshake.syn.clone());
+                self.send_proof_for_syn_ack(cx, &packet.bytes, &syn.unwrap_or_default(), &proof);
+                self.proof_sent(cx, key);
+            }
+            Some(Output::Pass) => {}
+            Some(Output::Drop(fault)) => {
+                return Err(Refused::new(EGRESS, reason_of(fault)).with_known_peer(peer));
+            }
+            _ => return Err(Refused::new(EGRESS, Reason::Internal)),
+        }
+        strip(packet, EGRESS)?;
+        Ok(Next::Pass)
+    }
+
+    /// The handshake that a SYN-ACK answers. One that acknowledges more than the SYN took the payload for data.
+    fn answered_syn(&mut self, cx: &Context<'_>) -> Result<HalfOpenKey, Box<Refused>> {
+        let isn = cx.segment.ack.wrapping_sub(1);
+        let key = HalfOpenKey { flow: cx.key, role: Role::Initiator, isn };
+        if self.handshakes.get(&key).is_some() {
+            return Ok(key);
+        }
+        let input = Input::SynAck { ack: cx.segment.ack, message: None };
+        let beyond = self.handshakes.of_flow(cx.key, Role::Initiator).any(|(_, handshake)| {
+            let Half::Initiator(initiator) = &handshake.half else { return false };
+            let Initiator::SynSent(sent) = initiator else { return false };
+            let output = Initiator::SynSent(sent.clone()).handle(input);
+            output == Output::Drop(trireme_handshake::Fault::BeyondSyn)
+        });
+        if !beyond {
+            return Err(Refused::new(EGRESS, Reason::Stray));
+        }
+        let until = cx.now.monotonic + self.config.hostile_timeout;
+        self.hostile.insert((cx.slot, cx.key.remote), until);
+        Err(Refused::new(EGRESS, Reason::HostilePath))
+    }
+
+    /// Reads kind 2 and finds out who sent it.
+    pub(super) fn kind_2(
+        &mut self,
+        cx: &mut Context<'_>,
+        packet: &Packet,
+        key: HalfOpenKey,
+    ) -> Result<Said, Box<Refused>> {
+        let refused = |reason| Refused::new(EGRESS, reason);
+        let payload = cx.segment.payload(&packet.bytes);
+        let header = match parse::tap_header(payload) {
+            None => return Ok(Said::Nothing),
+            Some(Ok(header)) if header.kind() == Kind::SynAck => header,
+            Some(Ok(_)) => return Err(refused(Reason::TapUnexpected)),
+            Some(Err(reason)) => return Err(refused(reason)),
+        };
+        let own = self.handshakes.get(&key).and_then(|handshake| handshake.own.clone());
+        let own = own.ok_or_else(|| refused(Reason::TapUnexpected))?;
+        let source = cx.key.remote.0;
+        // The unit asked for this answer: checking it must not depend on what strangers use up.
+        let peer = match self.peer_of(&header, payload, source, Priority::Proven, cx.now, cx.out) {
+            Ok(Peer::Verified(peer)) => peer,
+            Ok(Peer::Pending(job)) => return Ok(Said::Pending(job)),
+            Ok(Peer::Unknown) => return Err(refused(Reason::TokenUnknown)),
+            Err(reason) => return Err(refused(reason)),
+        };
+        let keys = keys_from(&mut self.pair_keys, &self.secrets, &own, &peer, Role::Initiator)
+            .map_err(|reason| refused(reason).with_peer(&peer))?;
+        Ok(Said::Answer(Answer { header, peer, keys }))
+    }
+
+    /// Takes an input through an initiator's state machine.
+    pub(super) fn step(&mut self, key: HalfOpenKey, input: Input<'_>) -> Option<Output> {
+        match &mut self.handshakes.get_mut(&key)?.half {
+            Half::Initiator(initiator) => Some(initiator.handle(input)),
+            Half::Responder(_) => None,
+        }
+    }
+
+    fn accept_responder(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: HalfOpenKey,
+        peer: Arc<Verified>,
+        authenticated: Authenticated,
+    ) -> Result<(), Box<Refused>> {
+        let attested = (authenticated.endpoint.addr, authenticated.endpoint.port);
+        let decision = authorize::peer(&cx.unit, EGRESS, cx.key, &peer, attested.1)
+            .map_err(|refused| refused.with_attested(attested))?;
+        let (peer_slot, peer_generation) = self.peers.insert(peer.id, Arc::clone(&peer));
+        let entry = ConnectionEntry {
+            role: Role::Initiator,
+            epoch: cx.unit.epoch,
+            peer_token: peer.id,
+            peer_slot,
+            peer_generation,
+            attested: Some(attested),
+            proof_seq: authenticated.proof.seq,
+            proof_mac: authenticated.proof.mac,
+            confirmed: false,
+            data_seen: true,
+            class: ConnectionClass::Identity,
+        };
+        let internal = || Refused::new(EGRESS, Reason::Internal);
+        let handshake = self.handshakes.get_mut(&key).ok_or_else(internal)?;
+        let Half::Initiator(initiator) = &mut handshake.half else { return Err(internal()) };
+        initiator.accept(authenticated);
+        handshake.peer = Some(Arc::clone(&peer));
+        handshake.epoch = cx.unit.epoch;
+        let holds = handshake.own.as_ref().map(|own| own.token.id);
+        // Only where nothing translates the address is the node behind it known.
+        if let (true, Some(holds)) = (attested == cx.key.remote, holds) {
+            self.known.insert((cx.slot, cx.key.remote), Known { peer: Arc::clone(&peer), holds });
+        }
+        self.install(cx, key, entry);
+        let mut about = Refused::new(EGRESS, Reason::Accepted).with_peer(&peer).with_attested(attested);
+        about.decision = decision;
+        self.record_accept(cx, &about);
+        Ok(())
+    }
+
+    fn accept_responder_address(
+        &mut self,
+        cx: &mut Context<'_>,
+        key: HalfOpenKey,
+    ) -> Result<(), Box<Refused>> {
+        let (decision, reason) = authorize::address(&cx.unit, EGRESS, cx.key)?;
+        let internal = || Refused::new(EGRESS, Reason::Internal);
+        let handshake = self.handshakes.get_mut(&key).ok_or_else(internal)?;
+        let Half::Initiator(initiator) = &mut handshake.half else { return Err(internal()) };
+        initiator.accept_address();
+        handshake.epoch = cx.unit.epoch;
+        self.install(cx, key, Handshake::address_entry(Role::Initiator, cx.unit.epoch, key.isn));
+        self.record_accept(cx, &Refused::new(EGRESS, reason).with_decision(decision));
+        Ok(())
+    }
+
+    /// Writes the entry into the connection table and counts the handshake as completed.
+    pub(super) fn install(&mut self, cx: &mut Context<'_>, key: HalfOpenKey, entry: ConnectionEntry) {
+        if let Some(handshake) = self.handshakes.get_mut(&key) {
+            handshake.entry = Some(entry);
+        }
+        self.handshakes.complete(&key, cx.now.monotonic + self.config.completed_timeout);
+        cx.out.push(Effect::Install(cx.key, entry));
+    }
+}

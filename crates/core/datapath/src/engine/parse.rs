@@ -1,0 +1,70 @@
+//! From bytes to a segment of a flow.
+
+use trireme_flow::{FlowKey, PuSlot, Reason};
+use trireme_wire::checksum::{self, Checksum};
+use trireme_wire::icmp::{self, EmbeddedTcp};
+use trireme_wire::ip;
+use trireme_wire::tcp::Segment;
+use trireme_wire::{ParseError, tap};
+
+use crate::Hook;
+
+/// A packet that the engine has an opinion about.
+pub(crate) enum Parsed {
+    /// A TCP segment.
+    Tcp(Segment),
+    /// An ICMP error about one.
+    IcmpError(Box<EmbeddedTcp>),
+}
+
+/// Parses a packet; cuts link-layer padding off.
+pub(crate) fn parse(bytes: &mut Vec<u8>) -> Result<Parsed, Reason> {
+    ip::trim(bytes).map_err(reason_of)?;
+    match Segment::parse(bytes) {
+        Ok(segment) => Ok(Parsed::Tcp(segment)),
+        Err(ParseError::NotTcp) => icmp::embedded(bytes)
+            .map(|error| Parsed::IcmpError(Box::new(error)))
+            .ok_or(Reason::ProtocolDenied),
+        Err(error) => Err(reason_of(error)),
+    }
+}
+
+/// Checks what a segment may look like. A wrong checksum is refused here: rewriting would make it right.
+pub(crate) fn check(bytes: &[u8], segment: &Segment) -> Result<(), Reason> {
+    if segment.flags.anomaly().is_some() {
+        return Err(Reason::OddFlags);
+    }
+    match checksum::verify(bytes, segment) {
+        Checksum::Valid | Checksum::Partial => Ok(()),
+        Checksum::Invalid => Err(Reason::BadChecksum),
+    }
+}
+
+/// The flow as its unit sees it.
+pub(crate) fn flow_key(pu: PuSlot, hook: Hook, segment: &Segment) -> FlowKey {
+    let tuple = segment.tuple();
+    let (local, remote) = match hook {
+        Hook::FromPu => (tuple.src, tuple.dst),
+        Hook::ToPu => (tuple.dst, tuple.src),
+    };
+    FlowKey { pu, local: local.into(), remote: remote.into() }
+}
+
+/// Reads a TAP message; `None` if the payload does not even claim to be one.
+pub(crate) fn tap_header(payload: &[u8]) -> Option<Result<tap::Header, Reason>> {
+    match tap::Header::parse(payload) {
+        Ok(header) => Some(Ok(header)),
+        Err(tap::TapError::NotTap) => None,
+        Err(tap::TapError::UnknownVersion(_)) => Some(Err(Reason::TapVersion)),
+        Err(_) => Some(Err(Reason::TapMalformed)),
+    }
+}
+
+fn reason_of(error: ParseError) -> Reason {
+    match error {
+        ParseError::Truncated => Reason::Truncated,
+        ParseError::Fragment => Reason::Fragment,
+        ParseError::NotTcp | ParseError::NotIcmp => Reason::ProtocolDenied,
+        _ => Reason::Malformed,
+    }
+}
