@@ -59,6 +59,9 @@ pub struct Connection {
     pub proof_mac: [u8; 16],
     /// The responder's first segment behind the handshake arrived; always true for a responder.
     pub confirmed: bool,
+    /// Data or FIN at `proof_seq` goes to user space while the entry is not confirmed; the programs set it when
+    /// such a segment has passed.
+    pub data_seen: bool,
 }
 
 /// What passed on a connection without user space.
@@ -111,7 +114,8 @@ impl Connection {
         };
         abi::Connection {
             epoch: self.epoch,
-            flags: if self.confirmed { connection_flag::CONFIRMED } else { 0 },
+            flags: flags(self.confirmed, connection_flag::CONFIRMED)
+                | flags(self.data_seen, connection_flag::DATA_SEEN),
             peer_slot: self.peer_slot,
             peer_generation: self.peer_generation,
             proof_seq: self.proof_seq,
@@ -145,6 +149,7 @@ impl Connection {
             proof_seq: entry.proof_seq,
             proof_mac: entry.proof_mac,
             confirmed: entry.flags & connection_flag::CONFIRMED != 0,
+            data_seen: entry.flags & connection_flag::DATA_SEEN != 0,
         }
     }
 }
@@ -159,6 +164,10 @@ impl Activity {
             bytes_to: entry.bytes_to,
         }
     }
+}
+
+const fn flags(set: bool, flag: u32) -> u32 {
+    if set { flag } else { 0 }
 }
 
 fn mapped(address: IpAddr) -> [u8; 16] {
@@ -187,6 +196,7 @@ mod tests {
                 proof_seq: 0xffff_fff0,
                 proof_mac: [5; 16],
                 confirmed: true,
+                data_seen: true,
             };
 
             assert_eq!(FlowKey::from_abi(&key.to_abi()), key);
