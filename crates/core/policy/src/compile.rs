@@ -91,10 +91,12 @@ impl CompiledPolicy {
         let source = canonical(policy);
         check(&source.ingress, &source.network_acls, source.tiers.ingress.len())?;
         check(&source.egress, &source.application_acls, source.tiers.egress.len())?;
+        let digest = crate::digest::digest(&source);
+        let seed = digest.iter().fold(0, |seed: u64, byte| seed.rotate_left(8) ^ u64::from(*byte));
         Ok(Self {
-            digest: crate::digest::digest(&source),
-            ingress: Side::new(&source.ingress, &source.network_acls, &source.tiers.ingress),
-            egress: Side::new(&source.egress, &source.application_acls, &source.tiers.egress),
+            digest,
+            ingress: Side::new(seed, &source.ingress, &source.network_acls, &source.tiers.ingress),
+            egress: Side::new(seed, &source.egress, &source.application_acls, &source.tiers.egress),
             source,
         })
     }
@@ -131,7 +133,7 @@ impl PartialEq for CompiledPolicy {
 impl Eq for CompiledPolicy {}
 
 impl Side {
-    fn new(tags: &Ruleset, addresses: &IpRuleset, defaults: &[TierDefault]) -> Self {
+    fn new(seed: u64, tags: &Ruleset, addresses: &IpRuleset, defaults: &[TierDefault]) -> Self {
         let mut numbers = (1..=u16::MAX).map(Some).chain(std::iter::repeat(None));
         let mut facts = |order: Order, flow: &FlowPolicy, services: &Services| {
             Arc::new(Facts {
@@ -149,7 +151,7 @@ impl Side {
             .map(|rule| (facts(rule.order, &rule.flow, &rule.services), rule))
             .collect();
         let tiers = defaults.iter().zip(0..=u8::MAX).map(|(&default, tier)| {
-            let stage = |observe| Stage::new(tier, observe, &by_tags, &by_address);
+            let stage = |observe| Stage::new(seed, (tier, observe), &by_tags, &by_address);
             Tier {
                 default,
                 acting: stage(Observe::None),
@@ -173,8 +175,8 @@ impl Side {
 
 impl Stage {
     fn new(
-        tier: u8,
-        observe: Observe,
+        seed: u64,
+        (tier, observe): (u8, Observe),
         tags: &[(Arc<Facts>, &Rule)],
         addresses: &[(Arc<Facts>, &IpRule)],
     ) -> Self {
@@ -184,12 +186,13 @@ impl Stage {
         };
         Self {
             tags: TagIndex::new(
+                seed,
                 tags.iter()
                     .filter(|(facts, _)| here(facts))
                     .map(|(facts, rule)| (Arc::clone(facts), rule.selectors.as_slice())),
             ),
-            addresses: AddressIndex::new(addresses()),
-            any_peer: AddressIndex::new(addresses().filter(|(_, rule)| rule.any_peer)),
+            addresses: AddressIndex::new(seed, addresses()),
+            any_peer: AddressIndex::new(seed, addresses().filter(|(_, rule)| rule.any_peer)),
         }
     }
 }

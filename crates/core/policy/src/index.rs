@@ -84,7 +84,7 @@ impl Hit<'_> {
 }
 
 /// Rules of one tier that behave alike towards observation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) tags: TagIndex,
     /// Address rules for peers without identity: all of them.

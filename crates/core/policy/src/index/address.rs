@@ -17,10 +17,10 @@ struct Entry {
 }
 
 /// Finds the first matching rule by the peer's address.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct AddressIndex {
     entries: Vec<Entry>,
-    /// Positions in `entries`, ascending, by network without host bits.
+    /// Positions in `entries`, ascending, by network without host bits; seeded like the tables of tags.
     networks: HashMap<IpNet, Vec<usize>, FixedState>,
     /// The prefix lengths that occur, longest first, each once.
     v4_lens: Vec<u8>,
@@ -29,8 +29,13 @@ pub(crate) struct AddressIndex {
 
 impl AddressIndex {
     /// Files rules that are already in the order in which they are to be asked.
-    pub(crate) fn new<'a>(rules: impl IntoIterator<Item = (Arc<Facts>, &'a IpRule)>) -> Self {
-        let mut index = Self::default();
+    pub(crate) fn new<'a>(seed: u64, rules: impl IntoIterator<Item = (Arc<Facts>, &'a IpRule)>) -> Self {
+        let mut index = Self {
+            entries: Vec::new(),
+            networks: HashMap::with_hasher(FixedState::with_seed(seed)),
+            v4_lens: Vec::new(),
+            v6_lens: Vec::new(),
+        };
         for (position, (facts, rule)) in rules.into_iter().enumerate() {
             for network in &rule.networks {
                 let lens = if network.addr().is_ipv4() { &mut index.v4_lens } else { &mut index.v6_lens };

@@ -13,7 +13,8 @@ use crate::{Clause, Selector, Test};
 /// Positions in [`TagIndex::entries`], ascending: the first that matches is the one to take.
 type Bucket = Vec<usize>;
 
-/// Keyed by the operator's words only; a peer can look up but never insert, so the fixed seed does no harm.
+/// Keyed by words of rules. A peer can look up but never insert, and the seed comes from the whole policy: who writes
+/// one rule of it cannot aim at collisions, for every attempt changes the seed.
 type Words<T> = HashMap<Box<str>, T, FixedState>;
 
 /// One selector of one rule.
@@ -25,7 +26,7 @@ struct Entry {
 }
 
 /// The entries filed under one key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct KeyBuckets {
     exact: Words<Bucket>,
     prefixes: Words<Bucket>,
@@ -38,7 +39,7 @@ struct KeyBuckets {
 ///
 /// Every entry is filed under its rarest positive clause, so a peer without a tag for that clause never meets it;
 /// entries that ask only for absences are in `unfiled`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct TagIndex {
     entries: Vec<Entry>,
     keys: Words<KeyBuckets>,
@@ -47,9 +48,20 @@ pub(crate) struct TagIndex {
     unfiled: Bucket,
 }
 
+impl KeyBuckets {
+    fn new(state: &FixedState) -> Self {
+        Self {
+            exact: Words::with_hasher(state.clone()),
+            prefixes: Words::with_hasher(state.clone()),
+            prefix_lens: Vec::new(),
+            exists: Bucket::new(),
+        }
+    }
+}
+
 impl TagIndex {
     /// Files selectors that are already in the order in which they are to be asked.
-    pub(crate) fn new<'a>(rules: impl IntoIterator<Item = (Arc<Facts>, &'a [Selector])>) -> Self {
+    pub(crate) fn new<'a>(seed: u64, rules: impl IntoIterator<Item = (Arc<Facts>, &'a [Selector])>) -> Self {
         let mut entries: Vec<Entry> = rules
             .into_iter()
             .flat_map(|(facts, selectors)| {
@@ -62,7 +74,8 @@ impl TagIndex {
         let popularity = Popularity::of(&entries);
         let filed: Vec<Option<Clause>> =
             entries.iter().map(|entry| popularity.rarest(&entry.clauses).cloned()).collect();
-        let mut index = Self::default();
+        let keys = Words::with_hasher(FixedState::with_seed(seed));
+        let mut index = Self { entries: Vec::new(), keys, key_lens: 0, unfiled: Bucket::new() };
         for (position, (entry, clause)) in entries.iter_mut().zip(filed).enumerate() {
             let Some(clause) = clause else {
                 index.unfiled.push(position);
@@ -76,7 +89,8 @@ impl TagIndex {
 
     fn file(&mut self, clause: &Clause, position: usize) {
         self.key_lens |= len_bit(&clause.key);
-        let buckets = self.keys.entry(clause.key.clone()).or_default();
+        let state = self.keys.hasher().clone();
+        let buckets = self.keys.entry(clause.key.clone()).or_insert_with(|| KeyBuckets::new(&state));
         match &clause.test {
             Test::AnyOf(values) => {
                 for value in &values.exact {
@@ -231,7 +245,7 @@ mod tests {
                 services: Services::Any,
                 number: None,
             });
-            let index = TagIndex::new(selectors.iter().map(|one| (Arc::clone(&facts), one.as_slice())));
+            let index = TagIndex::new(7, selectors.iter().map(|one| (Arc::clone(&facts), one.as_slice())));
             let met: Vec<&Bucket> =
                 peer.iter().filter_map(|tag| index.keys.get(tag.key())?.exact.get(tag.value())).collect();
             assert_eq!((met, index.unfiled), (vec![&vec![7]], Vec::new()));
