@@ -249,3 +249,14 @@ fn what_could_be_misread_as_protection_is_said() {
         ]
     );
 }
+
+#[test]
+fn the_example_of_the_specification_is_a_valid_file() {
+    let specification = include_str!("../../../../../docs/spec/policy.md");
+    let (_, rest) = specification.split_once("```yaml\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    let file = PolicyFile::parse(example, Format::Yaml, "policy.md").unwrap();
+    assert_eq!(file.warnings(), []);
+    assert_eq!(admit(&file, &["tier=backend", "env=prod"], &["tier=backend"], 8000), Accept);
+    assert_eq!(admit(&file, &["tier=backend", "env=test"], &["tier=backend"], 8000), Reject);
+}
