@@ -37,6 +37,7 @@ mod ingress_syn_ack;
 mod jobs;
 mod lifecycle;
 mod parse;
+mod persist;
 mod record;
 mod refuse;
 mod timeout;

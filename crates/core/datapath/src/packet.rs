@@ -62,6 +62,7 @@ pub enum Verdict {
 
 /// What the back end has to do beside the verdict, in the order of emission.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "effects live for one call; records among them are rare")]
 pub enum Effect {
     /// Put a packet on its way: an emitted one, or one that was held.
     Transmit {

@@ -214,6 +214,8 @@ mod tests {
         assert_eq!(third.0, second.0);
         assert_ne!(third.1, second.1);
         assert_eq!(table.get(second.0, second.1), None);
-        assert_eq!((table.get(third.0, third.1), table.get(9, 1), table.len()), (Some(&4), None, 2));
+        assert_eq!(table.get(third.0, third.1), Some(&4));
+        assert_eq!(table.get(9, 1), None);
+        assert_eq!(table.len(), 2);
     }
 }

@@ -62,7 +62,7 @@ mod tests {
     fn a_source_gets_its_burst_and_then_its_rate_and_others_are_not_touched() {
         let mut budget = Budget::new(BudgetConfig { per_second: 10, burst: 3 }, 8);
         let (a, b) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
-        let take = |budget: &mut Budget, source, ms| budget.try_take(source, Instant(ms * 1_000_000));
+        let take = |budget: &mut Budget, source, ms: u64| budget.try_take(source, Instant(ms * 1_000_000));
         assert_eq!([0, 0, 0, 0].map(|ms| take(&mut budget, a, ms)), [true, true, true, false]);
         assert!(take(&mut budget, b, 0));
         assert_eq!([99, 100, 150, 200].map(|ms| take(&mut budget, a, ms)), [false, true, false, true]);

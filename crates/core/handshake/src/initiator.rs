@@ -184,28 +184,24 @@ impl Initiator {
         match self {
             Self::SynSent(state) => state.handle(input),
             Self::PlainSent(state) => state.handle(input),
-            Self::Proving(state) => match input {
-                Input::Syn => {
-                    let mut sent = state.sent().clone();
-                    let output = sent.handle(Input::Syn);
-                    *self = Self::SynSent(sent);
-                    output
-                }
-                other => state.handle(other),
-            },
-            Self::AddressAdmitted(state) => match input {
-                Input::Syn => {
-                    let mut before = state.before().clone().into_initiator();
-                    let output = before.handle(Input::Syn);
-                    *self = before;
-                    output
-                }
-                other => state.handle(other),
-            },
+            Self::Proving(state) if matches!(input, Input::Syn) => {
+                let mut sent = state.sent().clone();
+                let output = sent.handle(Input::Syn);
+                *self = Self::SynSent(sent);
+                output
+            }
+            Self::AddressAdmitted(state) if matches!(input, Input::Syn) => {
+                let mut before = state.before().clone().into_initiator();
+                let output = before.handle(Input::Syn);
+                *self = before;
+                output
+            }
+            Self::Proving(state) => state.handle(input),
+            Self::AddressAdmitted(state) => state.handle(input),
         }
     }
 
-    /// Goes on with an authorized responder; false if the state has no place for it.
+    /// Goes on with an authorized responder.
     pub fn accept(&mut self, authenticated: Authenticated) -> Accepted {
         let sent = match self {
             Self::SynSent(sent) => sent.clone(),

@@ -31,7 +31,7 @@ impl Engine {
         }
         match key.role {
             Role::Initiator => self.prove(cx, packet, key),
-            Role::Responder => self.from_responding_unit(cx, packet, key),
+            Role::Responder => self.responding_unit(cx, packet, key),
         }
     }
 
@@ -98,12 +98,7 @@ impl Engine {
         }
     }
 
-    fn from_responding_unit(
-        &mut self,
-        cx: &mut Context<'_>,
-        packet: &mut Packet,
-        key: HalfOpenKey,
-    ) -> Judged {
+    fn responding_unit(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
         let input = if cx.segment.flags.contains(Flags::RST) {
             responder::Input::Reset
         } else {

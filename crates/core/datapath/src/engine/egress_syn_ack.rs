@@ -29,16 +29,12 @@ impl Engine {
             return Err(Refused::new(INGRESS, Reason::Internal));
         };
         let output = responder.handle(Input::SynAck { seq: cx.segment.seq, fresh: Nonce(fresh) });
-        match output {
-            Output::AnswerAnew | Output::PassAnew => {
-                handshake.entry = None;
-                cx.out.push(Effect::Remove(cx.key));
-                self.handshakes.reopen(&key, until);
-            }
-            Output::Answer(_) | Output::Pass if handshake.entry.is_none() => {
-                self.handshakes.postpone(&key, until);
-            }
-            _ => {}
+        if matches!(output, Output::AnswerAnew | Output::PassAnew) {
+            handshake.entry = None;
+            cx.out.push(Effect::Remove(cx.key));
+            self.handshakes.reopen(&key, until);
+        } else if handshake.entry.is_none() {
+            self.handshakes.postpone(&key, until);
         }
         match output {
             Output::Answer(attach) => self.answer_syn(cx, packet, key, attach),

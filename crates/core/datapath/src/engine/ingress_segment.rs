@@ -35,14 +35,14 @@ impl Engine {
             self.current(cx, packet.hook, entry)?;
         }
         match key.role {
-            Role::Initiator => self.from_responder(cx, packet, key),
-            Role::Responder => self.from_initiator(cx, packet, key),
+            Role::Initiator => self.responder_segment(cx, packet, key),
+            Role::Responder => self.initiator_segment(cx, packet, key),
         }
     }
 
-    fn from_responder(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
+    fn responder_segment(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
         if cx.segment.flags.contains(Flags::RST) {
-            return self.reset_from_responder(cx, packet, key);
+            return self.responder_reset(cx, packet, key);
         }
         let input = if cx.segment.is_empty_ack() {
             initiator::Input::PeerAck { ack: cx.segment.ack }
@@ -53,12 +53,7 @@ impl Engine {
         self.conclude(cx, key, output)
     }
 
-    fn reset_from_responder(
-        &mut self,
-        cx: &mut Context<'_>,
-        packet: &mut Packet,
-        key: HalfOpenKey,
-    ) -> Judged {
+    fn responder_reset(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
         let said = match self.kind_2(cx, packet, key)? {
             Said::Pending(job) => return Ok(Next::Park(job)),
             Said::Answer(answer) => Some(answer),
@@ -118,7 +113,7 @@ impl Engine {
         }
     }
 
-    fn from_initiator(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
+    fn initiator_segment(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
         let proof = self.kind_3(cx, packet, key)?;
         let (seq, ack) = (cx.segment.seq, cx.segment.ack);
         let output = match &proof {

@@ -77,7 +77,14 @@ impl Engine {
                 Ok(Some(Next::Pass))
             }
             Output::Drop(fault) => Err(Refused::new(INGRESS, reason_of(fault))),
-            _ => Err(Refused::new(INGRESS, Reason::Internal)),
+            Output::Answer(_)
+            | Output::AnswerAnew
+            | Output::PassAnew
+            | Output::Attest
+            | Output::Admit
+            | Output::AdmitAddress
+            | Output::Duplicate
+            | Output::Hold => Err(Refused::new(INGRESS, Reason::Internal)),
         }
     }
 

@@ -61,10 +61,13 @@ pub(crate) fn tap_header(payload: &[u8]) -> Option<Result<tap::Header, Reason>> 
 }
 
 fn reason_of(error: ParseError) -> Reason {
-    match error {
-        ParseError::Truncated => Reason::Truncated,
-        ParseError::Fragment => Reason::Fragment,
-        ParseError::NotTcp | ParseError::NotIcmp => Reason::ProtocolDenied,
-        _ => Reason::Malformed,
+    if error == ParseError::Truncated {
+        Reason::Truncated
+    } else if error == ParseError::Fragment {
+        Reason::Fragment
+    } else if matches!(error, ParseError::NotTcp | ParseError::NotIcmp) {
+        Reason::ProtocolDenied
+    } else {
+        Reason::Malformed
     }
 }

@@ -159,15 +159,16 @@ impl Engine {
 
     /// Answers a refused SYN, and a refused SYN-ACK towards the unit, as the settings say.
     fn answer(&mut self, cx: &mut Context<'_>, packet: &Packet, refused: &Refused) {
-        let by_policy = match refused.reason {
+        let by_policy = matches!(
+            refused.reason,
             Reason::PolicyIngress
-            | Reason::PolicyEgress
-            | Reason::PolicyNoEgress
-            | Reason::NetworkAcl
-            | Reason::ApplicationAcl
-            | Reason::StrictIdentity => cx.segment.flags.intersects(trireme_wire::tcp::Flags::SYN),
-            _ => false,
-        };
+                | Reason::PolicyEgress
+                | Reason::PolicyNoEgress
+                | Reason::NetworkAcl
+                | Reason::ApplicationAcl
+                | Reason::StrictIdentity
+        );
+        let by_policy = by_policy && cx.segment.flags.intersects(trireme_wire::tcp::Flags::SYN);
         if !by_policy || !self.replies.try_take(cx.key.remote.0, cx.now.monotonic) {
             return;
         }

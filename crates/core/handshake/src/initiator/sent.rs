@@ -83,7 +83,11 @@ impl SynSent {
             }
             Input::TokenRequest { header } => self.handle_token_request(header),
             Input::PeerSyn => Output::Drop(Fault::SimultaneousOpen),
-            other => challenge(self.isn, other),
+            Input::Ack { .. }
+            | Input::Data { .. }
+            | Input::Reset
+            | Input::PeerAck { .. }
+            | Input::PeerData => challenge(self.isn, input),
         }
     }
 
@@ -185,7 +189,11 @@ impl PlainSent {
             | Input::Refusal { .. }
             | Input::TokenRequest { .. } => Output::Drop(Fault::Unexpected),
             Input::PeerSyn => Output::Drop(Fault::SimultaneousOpen),
-            other => challenge(self.isn, other),
+            Input::Ack { .. }
+            | Input::Data { .. }
+            | Input::Reset
+            | Input::PeerAck { .. }
+            | Input::PeerData => challenge(self.isn, input),
         }
     }
 }
