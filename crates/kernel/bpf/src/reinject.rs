@@ -84,7 +84,6 @@ impl Batch {
                 vec![bytes]
             }
         };
-        let group = self.group(port);
         for packet in packets {
             let ticket = match port {
                 Port::Direct { .. } => None,
@@ -93,7 +92,7 @@ impl Batch {
                     Some(injector.ticket(*ifindex, mark))
                 }
             };
-            group.push(Prepared { ethernet, packet, ticket });
+            self.push(port, Prepared { ethernet, packet, ticket });
         }
         true
     }
@@ -121,15 +120,11 @@ impl Batch {
         (sent, total - sent)
     }
 
-    fn group(&mut self, port: &Port) -> &mut Vec<Prepared> {
-        let place = match self.groups.iter().position(|(other, _)| same_way(other, port)) {
-            Some(place) => place,
-            None => {
-                self.groups.push((port.clone(), Vec::new()));
-                self.groups.len() - 1
-            }
-        };
-        &mut self.groups[place].1
+    fn push(&mut self, port: &Port, frame: Prepared) {
+        match self.groups.iter_mut().find(|(other, _)| same_way(other, port)) {
+            Some((_, frames)) => frames.push(frame),
+            None => self.groups.push((port.clone(), vec![frame])),
+        }
     }
 }
 

@@ -1,0 +1,20 @@
+//! The data path on the running kernel: every test builds its own namespaces and instance, and needs root.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+mod attach;
+mod crash;
+mod flow;
+mod inside;
+mod lab;
+mod limits;
+mod open;
+mod protocols;
+mod transfer;
+mod wire;
