@@ -1,0 +1,90 @@
+//! The packet's way through the thread: ring, engine, effects, back to the edge.
+
+use tracing::{trace, warn};
+use trireme_bpf::PlaneError;
+use trireme_datapath::{Effect, Verdict};
+use trireme_flow::{ConnectionEntry, FlowKey};
+
+use super::super::{convert, meter};
+use super::{BATCH, Loop, now};
+
+impl Loop {
+    /// Judges what waits in the rings, some packets of each at a time so that timers and requests get their turn.
+    pub(super) fn take_packets(&mut self) {
+        let mut packets = std::mem::take(&mut self.packets);
+        let taken = self.plane.drain(BATCH, |punt| packets.push(convert::packet(&punt)));
+        self.meter.punted = self.meter.punted.saturating_add(meter::wide(taken));
+        for packet in packets.drain(..) {
+            let verdict = self.engine.handle_packet(packet, now(), &mut self.effects);
+            self.carry_out();
+            match verdict {
+                Verdict::Pass(packet) => self.injections.push(convert::passed(packet)),
+                Verdict::Drop(reason) => trace!(%reason, "packet dropped"),
+                Verdict::Held => {}
+            }
+        }
+        self.packets = packets;
+    }
+
+    /// Gives finished signature checks back to the engine.
+    pub(super) fn take_results(&mut self) {
+        while let Some(done) = self.pool.finished() {
+            self.engine.handle_verified(done, now(), &mut self.effects);
+            self.carry_out();
+        }
+    }
+
+    pub(super) fn run_timers(&mut self) {
+        let now = now();
+        if self.engine.poll_timeout().is_some_and(|due| due <= now.monotonic) {
+            self.engine.handle_timeout(now, &mut self.effects);
+            self.carry_out();
+        }
+    }
+
+    /// Puts everything back that was decided in this round, in one batch.
+    pub(super) fn put_back(&mut self) {
+        if !self.injections.is_empty() {
+            let report = self.plane.reinject(&mut self.injections);
+            self.meter.add(&report);
+        }
+    }
+
+    /// Carries effects out in order. A table that cannot be written leaves the connection to the engine: closed
+    /// rather than open.
+    pub(super) fn carry_out(&mut self) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Transmit { pu, toward, bytes, gso_size } => {
+                    self.injections.push(convert::emitted(pu, toward, bytes, gso_size));
+                }
+                Effect::Verify(job) => self.pool.submit(job, &self.secrets.verifier),
+                Effect::Install(key, entry) => self.install(&key, &entry),
+                Effect::Remove(key) => self.remove(&key),
+                Effect::Record(record) => self.collector.flow(&record),
+                Effect::ForgetConntrack(_) => {
+                    self.meter.stale_conntrack = self.meter.stale_conntrack.saturating_add(1);
+                }
+            }
+        }
+        self.effects = effects;
+    }
+
+    fn install(&mut self, key: &FlowKey, entry: &ConnectionEntry) {
+        let written = self.plane.connection_insert(&convert::key(key), &convert::connection(entry));
+        match written {
+            Ok(()) => {}
+            Err(PlaneError::Full { .. }) => self.meter.table_full = self.meter.table_full.saturating_add(1),
+            Err(error @ (PlaneError::NotAttached(_) | PlaneError::Map { .. } | PlaneError::Poll(_))) => {
+                warn!(%error, "connection not written");
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &FlowKey) {
+        if let Err(error) = self.plane.connection_remove(&convert::key(key)) {
+            warn!(%error, "connection not removed");
+        }
+    }
+}
