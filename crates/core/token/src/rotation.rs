@@ -195,13 +195,14 @@ impl Epoch {
 }
 
 impl Unit {
-    /// Whether the current token says the same, is by the same key, and still holds.
+    /// Whether the current token says the same, by the same key and credential, and still holds.
     fn says(&self, signer: &Signer, identity: &Filtered, now: WallTime) -> bool {
         let claims = &self.current.token.claims;
         claims.tags == identity.tags
             && claims.partial == identity.partial
             && claims.issuer == *signer.node()
             && claims.signer == signer.key_id()
+            && *self.current.token.credential == *signer.credential()
             && now < claims.expires_at
     }
 

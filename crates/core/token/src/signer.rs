@@ -205,6 +205,12 @@ impl Signer {
         }
     }
 
+    /// What travels beside its tokens; empty for PSK and pre-populated keys.
+    #[must_use]
+    pub fn credential(&self) -> &[u8] {
+        &self.credential
+    }
+
     /// How pair keys are derived in this trust mode.
     #[must_use]
     pub const fn pair_mode(&self) -> PairMode<'_> {

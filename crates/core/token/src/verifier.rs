@@ -135,16 +135,18 @@ impl Verifier {
         Arc::clone(&read(&self.deny))
     }
 
-    /// Checks form, algorithm and binding without any signature or clock; gives the token's id.
+    /// Checks form, algorithm, binding and deny list without any signature or clock; gives the token's id.
     ///
     /// # Errors
     /// The [`VerifyError`] of the first check that fails.
     pub fn cheap_check(&self, token: &[u8], credential: &[u8]) -> Result<TokenId, VerifyError> {
         let parsed = self.parse(token, credential)?;
-        if let (Trust::Pki(_), false) = (&self.trust, credential.is_empty()) {
-            bind(&parsed.claims, credential::parse(credential)?.statement())?;
+        let id = self.identify(&parsed)?;
+        match &self.trust {
+            Trust::Psk(psk) => check_psk_id(psk, &parsed.claims)?,
+            Trust::Pki(pki) => pki.check_binding(&parsed.claims, credential)?,
         }
-        Ok(TokenId::of(&parsed.signed))
+        Ok(id)
     }
 
     /// Checks everything: form, times, deny list, credential, binding, signature, constraints.
@@ -154,15 +156,19 @@ impl Verifier {
     pub fn verify(&self, token: &[u8], credential: &[u8], now: WallTime) -> Result<Verified, VerifyError> {
         let parsed = self.parse(token, credential)?;
         check_times(&parsed.claims, now)?;
-        let id = TokenId::of(&parsed.signed);
-        let Claims { signer, issuer, .. } = &parsed.claims;
-        if let Some(denied) = read(&self.deny).denies(&id, signer, issuer) {
-            return Err(VerifyError::Revoked(denied));
-        }
+        let id = self.identify(&parsed)?;
         match &self.trust {
             Trust::Psk(psk) => verify_psk(psk, id, parsed),
             Trust::Pki(pki) => pki.verify(id, parsed, credential, now),
         }
+    }
+
+    /// Computes the token's id and looks it up in the deny list.
+    fn identify(&self, parsed: &Parsed) -> Result<TokenId, VerifyError> {
+        let id = TokenId::of(&parsed.signed);
+        let Claims { signer, issuer, .. } = &parsed.claims;
+        let denied = read(&self.deny).denies(&id, signer, issuer);
+        denied.map_or(Ok(id), |denied| Err(VerifyError::Revoked(denied)))
     }
 
     fn parse(&self, token: &[u8], credential: &[u8]) -> Result<Parsed, VerifyError> {
@@ -224,9 +230,7 @@ impl PublicKeyAdder for Verifier {
 
 fn verify_psk(psk: &Psk, id: TokenId, parsed: Parsed) -> Result<Verified, VerifyError> {
     let Parsed { claims, signed, signature } = parsed;
-    if claims.signer != psk.key_id() {
-        return Err(VerifyError::UnknownKey(claims.signer));
-    }
+    check_psk_id(psk, &claims)?;
     hmac::verify(&psk.token_mac_key(), &signed, &signature).map_err(|_| VerifyError::BadSignature)?;
     Ok(Verified {
         id,
@@ -239,7 +243,30 @@ fn verify_psk(psk: &Psk, id: TokenId, parsed: Parsed) -> Result<Verified, Verify
     })
 }
 
+fn check_psk_id(psk: &Psk, claims: &Claims) -> Result<(), VerifyError> {
+    if claims.signer == psk.key_id() { Ok(()) } else { Err(VerifyError::UnknownKey(claims.signer)) }
+}
+
 impl Pki {
+    /// Checks that the token belongs to its credential or to a known key, without any signature.
+    fn check_binding(&self, claims: &Claims, credential: &[u8]) -> Result<(), VerifyError> {
+        if credential.is_empty() {
+            return bind(claims, &self.prepopulated(&claims.signer)?.statement);
+        }
+        match self.known_credential(&sha256(credential)) {
+            Some(known) => bind(claims, &known.statement),
+            None => bind(claims, credential::parse(credential)?.statement()),
+        }
+    }
+
+    fn prepopulated(&self, key: &KeyId) -> Result<Arc<Certified>, VerifyError> {
+        read(&self.keys).get(key).map(Arc::clone).ok_or(VerifyError::UnknownKey(*key))
+    }
+
+    fn known_credential(&self, digest: &[u8; 32]) -> Option<Arc<Certified>> {
+        lock(&self.credentials).touch(digest).map(Arc::clone)
+    }
+
     fn verify(
         &self,
         id: TokenId,
@@ -286,13 +313,10 @@ impl Pki {
         now: WallTime,
     ) -> Result<(Arc<Certified>, u8), VerifyError> {
         if credential.is_empty() {
-            let keys = read(&self.keys);
-            let known = keys.get(&claims.signer).ok_or(VerifyError::UnknownKey(claims.signer))?;
-            return Ok((Arc::clone(known), 0));
+            return Ok((self.prepopulated(&claims.signer)?, 0));
         }
         let digest = sha256(credential);
-        let known = lock(&self.credentials).touch(&digest).map(Arc::clone);
-        if let Some(known) = known {
+        if let Some(known) = self.known_credential(&digest) {
             self.check_period(&known, now)?;
             return Ok((known, 0));
         }

@@ -143,6 +143,21 @@ fn a_new_secret_re_issues_on_the_next_change_or_rotation() {
 }
 
 #[test]
+fn a_renewed_credential_re_issues_the_token() {
+    let authority = crate::testing::authority();
+    let request = crate::testing::node_request(crate::Constraints::Unrestricted);
+    let old = signer(Trust::KeyToken);
+    let mut tokens = own_tokens();
+    tokens.upsert(&old, &unit(), &identity(&["a=b"]), NOW).unwrap();
+    let renewed = authority.key_token(&request).unwrap();
+    let renewed = Signer::pki(old.node().clone(), crate::testing::node_key(), &renewed).unwrap();
+    let token =
+        tokens.upsert(&renewed, &unit(), &identity(&["a=b"]), NOW.plus_secs(1)).unwrap().token.clone();
+    assert_eq!(*token.credential, *renewed.credential());
+    assert_ne!(*token.credential, *old.credential());
+}
+
+#[test]
 fn debug_shows_no_private_key() {
     let mut tokens = own_tokens();
     tokens.upsert(&signer(Trust::Psk), &unit(), &identity(&["a=b"]), NOW).unwrap();

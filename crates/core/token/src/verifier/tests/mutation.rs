@@ -1,5 +1,7 @@
 //! No change of a single bit, and no cut, is accepted.
 
+use proptest::prelude::*;
+
 use crate::testing::{ENCODINGS, NOW, TAGS, TRUSTS, request, signer, verifier};
 use crate::{Token, Verifier};
 
@@ -76,6 +78,54 @@ fn random_bytes_are_refused() {
                     assert!(refused(&verifier, &bytes, &bytes), "{name}");
                 }
             }
+        }
+    }
+}
+
+/// One edit of a byte string.
+#[derive(Clone, Debug)]
+enum Edit {
+    Set(usize, u8),
+    Insert(usize, u8),
+    Remove(usize),
+    Copy(usize, usize),
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    prop_oneof![
+        (any::<usize>(), any::<u8>()).prop_map(|(at, byte)| Edit::Set(at, byte)),
+        (any::<usize>(), any::<u8>()).prop_map(|(at, byte)| Edit::Insert(at, byte)),
+        any::<usize>().prop_map(Edit::Remove),
+        (any::<usize>(), any::<usize>()).prop_map(|(from, to)| Edit::Copy(from, to)),
+    ]
+}
+
+fn apply(bytes: &mut Vec<u8>, edit: &Edit) {
+    let len = bytes.len().max(1);
+    match *edit {
+        Edit::Set(at, byte) => bytes[at % len] = byte,
+        Edit::Insert(at, byte) => bytes.insert(at % len, byte),
+        Edit::Remove(at) if bytes.len() > 1 => drop(bytes.remove(at % len)),
+        Edit::Remove(_) => {}
+        Edit::Copy(from, to) => bytes[to % len] = bytes[from % len],
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn edited_tokens_and_credentials_are_refused(
+        of_token in proptest::collection::vec(edit(), 0..6),
+        of_credential in proptest::collection::vec(edit(), 0..6),
+    ) {
+        for (name, verifier, token) in tokens() {
+            let (mut bytes, mut credential) = (token.bytes.to_vec(), token.credential.to_vec());
+            of_token.iter().for_each(|edit| apply(&mut bytes, edit));
+            if !credential.is_empty() {
+                of_credential.iter().for_each(|edit| apply(&mut credential, edit));
+            }
+            let unchanged = *bytes == *token.bytes && *credential == *token.credential;
+            prop_assert_eq!(refused(&verifier, &bytes, &credential), !unchanged, "{}", name);
         }
     }
 }

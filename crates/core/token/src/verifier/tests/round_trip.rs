@@ -77,6 +77,7 @@ fn a_prepopulated_key_can_be_removed_at_run_time() {
     assert!(verifier.verify(&token.bytes, &[], NOW).is_ok());
     assert!(verifier.remove_public_key(&key) && !verifier.remove_public_key(&key));
     assert_eq!(verifier.verify(&token.bytes, &[], NOW), Err(VerifyError::UnknownKey(key)));
+    assert_eq!(verifier.cheap_check(&token.bytes, &[]), Err(VerifyError::UnknownKey(key)));
     let again = crate::testing::verifier(Trust::Prepopulated);
     assert_eq!(
         (again.remove_node(&NODE.parse().unwrap()), again.remove_node(&NODE.parse().unwrap())),

@@ -46,6 +46,10 @@ fn revocation_by_token_key_or_node_refuses_a_valid_token() {
                 verifier.verify(&token.bytes, &token.credential, NOW),
                 Err(VerifyError::Revoked(denied))
             );
+            assert_eq!(
+                verifier.cheap_check(&token.bytes, &token.credential),
+                Err(VerifyError::Revoked(denied))
+            );
             assert!(!verifier.deny_list().is_empty());
             verifier.set_deny_list(DenyList::default());
         }
