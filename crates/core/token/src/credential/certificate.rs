@@ -1,7 +1,9 @@
 //! X.509 certificates of nodes.
 //!
 //! Profile: P-256 key as named curve and uncompressed point; exactly one URI name `trireme://node/<id>`;
-//! constraints as a private extension, `SEQUENCE OF UTF8String`, absent if unrestricted. Not critical, so
+//! signed by a trust root directly. No authority key identifier in what we make: 33 bytes of the size budget for
+//! a look-up that the root's name does (`openssl verify` is content, its `-x509_strict` is not).
+//! Constraints stand in a private extension, `SEQUENCE OF UTF8String`, absent if unrestricted. Not critical, so
 //! that ordinary verifiers accept the certificate.
 
 use trireme_identity::NodeId;
