@@ -10,6 +10,7 @@ use trireme_wire::edit;
 use trireme_wire::tap::{self, Body, Header};
 use trireme_wire::tcp::Flags;
 
+use super::egress_syn::Shape;
 use super::handshake::{Half, reason_of};
 use super::refuse::Refused;
 use super::{Context, Engine, Next, parse};
@@ -105,7 +106,7 @@ impl Engine {
         let mut bytes = handshake.syn.clone();
         // The node behind the address is not the one that was expected.
         self.known.remove(&(cx.slot, cx.key.remote));
-        let payload = self.kind_1(cx, &own, sender, Attach::Full, cookie)?;
+        let payload = self.kind_1(cx, key, &own, sender, Shape { attach: Attach::Full, cookie })?;
         edit::append_payload(&mut bytes, &payload).map_err(|_| Refused::new(EGRESS, Reason::TooLarge))?;
         cx.out.push(Effect::Transmit { pu: cx.slot, toward: Toward::Network, bytes, gso_size: None });
         Ok(())

@@ -110,7 +110,7 @@ impl Engine {
             ..Handshake::new(half, cx.unit.epoch)
         };
         self.begin(cx, key, handshake, Direction::Egress)?;
-        let payload = self.kind_1(cx, &own, sender, attach, None)?;
+        let payload = self.kind_1(cx, key, &own, sender, Shape { attach, cookie: None })?;
         self.append(packet, &payload, Direction::Egress)?;
         Ok(Next::Pass)
     }
@@ -136,7 +136,7 @@ impl Engine {
         };
         match (output, own, sender) {
             (Output::Identify(attach), Some(own), Some(sender)) => {
-                let payload = self.kind_1(cx, &own, sender, attach, None)?;
+                let payload = self.kind_1(cx, key, &own, sender, Shape { attach, cookie: None })?;
                 self.append(packet, &payload, Direction::Egress)?;
                 Ok(Next::Pass)
             }
@@ -154,11 +154,12 @@ impl Engine {
     pub(super) fn kind_1(
         &mut self,
         cx: &Context<'_>,
+        key: HalfOpenKey,
         own: &OwnToken,
         sender: Sender,
-        attach: Attach,
-        cookie: Option<[u8; 16]>,
+        shape: Shape,
     ) -> Result<Vec<u8>, Box<Refused>> {
+        let Shape { attach, cookie } = shape;
         let known = self.known.get_mut(&(cx.slot, cx.key.remote)).cloned();
         let known =
             known.filter(|known| known.peer.is_valid_at(cx.now.wall) && !self.is_revoked(&known.peer));
@@ -175,8 +176,14 @@ impl Engine {
         let omit = attach == Attach::IfUnknown && holds && self.config.known_tokens == KnownTokens::Omit;
         let attached =
             (!omit).then_some(Attachment { token: &own.token.bytes, credential: &own.token.credential });
-        message::syn(sender, cx.segment.ip.family, seal, attached)
-            .map_err(|_| Refused::new(Direction::Egress, Reason::TooLarge))
+        let payload = message::syn(sender, cx.segment.ip.family, seal, attached)
+            .map_err(|_| Refused::new(Direction::Egress, Reason::TooLarge))?;
+        if let Some(Handshake { half: Half::Initiator(Initiator::SynSent(sent)), .. }) =
+            self.handshakes.get_mut(&key)
+        {
+            sent.note_payload(payload.len());
+        }
+        Ok(payload)
     }
 
     /// The unit's token to send, unless it has run out.
@@ -215,6 +222,12 @@ impl Engine {
         }
         edit::append_payload(&mut packet.bytes, payload).map_err(|_| too_large())
     }
+}
+
+/// What a kind-1 message carries besides its sender.
+pub(super) struct Shape {
+    pub(super) attach: Attach,
+    pub(super) cookie: Option<[u8; 16]>,
 }
 
 /// Takes the whole payload off.

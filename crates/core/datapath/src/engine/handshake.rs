@@ -131,10 +131,12 @@ impl Engine {
         keep: &HalfOpenKey,
         held: Option<ConnectionEntry>,
     ) {
+        // A unit that opens anew has given its older attempts up; SYNs of others it has not seen the last of.
+        let own = |role| role == Role::Initiator && keep.role == Role::Initiator;
         let others: Vec<_> = [Role::Initiator, Role::Responder]
             .into_iter()
             .flat_map(|role| self.handshakes.of_flow(cx.key, role))
-            .filter(|(key, other)| *key != keep && (key.role == keep.role || other.entry.is_some()))
+            .filter(|(key, other)| *key != keep && (own(key.role) || other.entry.is_some()))
             .map(|(key, other)| (*key, other.entry.is_some()))
             .collect();
         let installed = others.iter().any(|(_, installed)| *installed);

@@ -211,7 +211,7 @@ impl Engine {
             class: ConnectionClass::Identity,
         };
         self.install(cx, key, entry);
-        let mut about = Refused::new(INGRESS, Reason::Accepted).with_peer(&peer);
+        let mut about = Refused::new(INGRESS, Reason::Accepted).with_peer(&peer).with_port(cx.key.local.1);
         about.decision = decision;
         self.record_accept(cx, &about);
         // A proof that an enforcer sent by itself lacks the Multipath option: the stack must not see it as its third ACK.
@@ -259,7 +259,7 @@ impl Engine {
             }
         };
         self.install(cx, key, Handshake::address_entry(Role::Responder, cx.unit.epoch, key.isn));
-        let mut about = Refused::new(INGRESS, reason);
+        let mut about = Refused::new(INGRESS, reason).with_port(cx.key.local.1);
         about.decision = decision;
         self.record_accept(cx, &about);
         Ok(Next::Pass)

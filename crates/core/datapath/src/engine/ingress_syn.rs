@@ -6,9 +6,9 @@ use trireme_flow::{HalfOpenKey, Priority, Reason};
 use trireme_handshake::initiator::Initiator;
 use trireme_handshake::message::{self, Seal, Sender};
 use trireme_handshake::responder::{AddressSyn, Input, Output, Responder, SynReceived};
-use trireme_identity::Direction;
+use trireme_identity::{Direction, Protocol};
 use trireme_token::{Nonce, RandomSource, Role, TokenId, Verified};
-use trireme_wire::tap::{self, Header, Kind};
+use trireme_wire::tap::{self, Body, Header};
 
 use super::authenticate::Peer;
 use super::egress_syn::strip;
@@ -17,6 +17,11 @@ use super::refuse::Refused;
 use super::{Context, Engine, Judged, Next, authorize, cookie, parse};
 use crate::Packet;
 
+/// The family is the initiator's and may differ behind a translator; the protocol must be the segment's.
+const fn is_tcp_syn(header: &Header) -> bool {
+    matches!(header.body, Body::Syn { protocol: Protocol::TCP, .. })
+}
+
 const INGRESS: Direction = Direction::Ingress;
 
 impl Engine {
@@ -24,7 +29,7 @@ impl Engine {
         self.refuse_simultaneous_open(cx)?;
         let header = match parse::tap_header(cx.segment.payload(&packet.bytes)) {
             None => None,
-            Some(Ok(header)) if header.kind() == Kind::Syn => Some(header),
+            Some(Ok(header)) if is_tcp_syn(&header) => Some(header),
             Some(Ok(_)) => return Err(Refused::new(INGRESS, Reason::TapUnexpected)),
             Some(Err(Reason::TapVersion)) => {
                 self.request_own_version(cx, packet);

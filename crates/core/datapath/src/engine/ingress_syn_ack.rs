@@ -171,7 +171,10 @@ impl Engine {
             self.known.insert((cx.slot, cx.key.remote), Known { peer: Arc::clone(&peer), holds });
         }
         self.install(cx, key, entry);
-        let mut about = Refused::new(EGRESS, Reason::Accepted).with_peer(&peer).with_attested(attested);
+        let mut about = Refused::new(EGRESS, Reason::Accepted)
+            .with_peer(&peer)
+            .with_attested(attested)
+            .with_port(attested.1);
         about.decision = decision;
         self.record_accept(cx, &about);
         Ok(())
@@ -189,7 +192,8 @@ impl Engine {
         initiator.accept_address();
         handshake.epoch = cx.unit.epoch;
         self.install(cx, key, Handshake::address_entry(Role::Initiator, cx.unit.epoch, key.isn));
-        self.record_accept(cx, &Refused::new(EGRESS, reason).with_decision(decision));
+        let about = Refused::new(EGRESS, reason).with_decision(decision).with_port(cx.key.remote.1);
+        self.record_accept(cx, &about);
         Ok(())
     }
 

@@ -1,11 +1,10 @@
 //! Between SYN and SYN-ACK.
 
+use trireme_identity::Protocol;
 use trireme_token::Role;
 use trireme_wire::tap::{Body, Header};
 
-use super::{
-    Attach, Authenticated, Input, MAX_PAYLOAD, Message, Output, PeerRefusal, Proof, Verified, check_ack,
-};
+use super::{Attach, Authenticated, Input, Message, Output, PeerRefusal, Proof, Verified, check_ack};
 use crate::Fault;
 use crate::message::{self, Sender};
 
@@ -30,13 +29,15 @@ pub struct SynSent {
     syns: u8,
     resent: bool,
     refusal_reported: bool,
+    /// Lengths of the payloads that left: with the whole token and without.
+    payloads: [u16; 2],
 }
 
 impl SynSent {
     /// Starts a handshake; the first SYN may leave the token out where `Attach::IfUnknown` allows it.
     #[must_use]
     pub const fn new(isn: u32, own: Sender, last_resort: LastResort) -> Self {
-        Self { isn, own, last_resort, syns: 1, resent: false, refusal_reported: false }
+        Self { isn, own, last_resort, syns: 1, resent: false, refusal_reported: false, payloads: [0; 2] }
     }
 
     /// Our token and nonce.
@@ -55,6 +56,16 @@ impl SynSent {
     #[must_use]
     pub const fn first(&self) -> Attach {
         Attach::IfUnknown
+    }
+
+    /// Takes note of the length of a payload that leaves on a SYN: an acknowledgement of it, and of nothing else, shows
+    /// that somebody took it for data.
+    pub fn note_payload(&mut self, len: usize) {
+        let Ok(len) = u16::try_from(len) else { return };
+        let [last, _] = self.payloads;
+        if !self.payloads.contains(&len) {
+            self.payloads = [len, last];
+        }
     }
 
     pub(super) fn handle(&mut self, input: Input<'_>) -> Output {
@@ -105,7 +116,7 @@ impl SynSent {
         ack: u32,
         message: Option<Message<'_>>,
     ) -> Result<Option<Authenticated>, Fault> {
-        check_ack(self.isn, ack)?;
+        self.check_ack(ack)?;
         message.map(|message| self.open(message)).transpose()
     }
 
@@ -115,15 +126,28 @@ impl SynSent {
         ack: u32,
         message: Option<Message<'_>>,
     ) -> Result<Option<Authenticated>, Fault> {
-        match (check_ack(self.isn, ack), message) {
+        match (self.check_ack(ack), message) {
             (Ok(()), message) => message.map(|message| self.open(message)).transpose(),
             (Err(Fault::BeyondSyn), None) => Ok(None),
             (Err(_), _) => Err(Fault::ResetUnproven),
         }
     }
 
+    fn check_ack(&self, ack: u32) -> Result<(), Fault> {
+        match (check_ack(self.isn, ack), ack.wrapping_sub(self.isn).checked_sub(1)) {
+            (Ok(()), _) => Ok(()),
+            (Err(_), Some(len)) if self.payloads.iter().any(|sent| *sent > 0 && u32::from(*sent) == len) => {
+                Err(Fault::BeyondSyn)
+            }
+            (Err(fault), _) => Err(fault),
+        }
+    }
+
     fn open(&self, Message { header, keys }: Message<'_>) -> Result<Authenticated, Fault> {
         let Body::SynAck { endpoint, .. } = header.body else { return Err(Fault::Unexpected) };
+        if endpoint.protocol != Protocol::TCP {
+            return Err(Fault::Unexpected);
+        }
         message::check_mac(header, keys.of(Role::Responder), self.own)?;
         let peer = message::sender(header);
         let payload =
@@ -202,7 +226,7 @@ impl PlainSent {
 /// with a reset that clears it (RFC 9293, figure 10): both pass. Everything else is stray before the SYN-ACK.
 fn challenge(isn: u32, input: Input<'_>) -> Output {
     match input {
-        Input::PeerAck { ack } if ack.wrapping_sub(isn) > MAX_PAYLOAD || ack == isn => Output::Pass,
+        Input::PeerAck { ack } if check_ack(isn, ack).is_err() => Output::Pass,
         Input::Reset => Output::Pass,
         Input::PeerAck { .. }
         | Input::PeerData

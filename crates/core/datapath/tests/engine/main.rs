@@ -1,0 +1,15 @@
+//! Two engines back to back, with hand-made segments for every trap that the specification names.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests fail by panicking")]
+
+mod addresses;
+mod changes;
+mod control;
+mod corruption;
+mod floods;
+mod handshake;
+mod known_peers;
+mod observe;
+mod proof;
+mod replays;
+mod support;
+mod units;
