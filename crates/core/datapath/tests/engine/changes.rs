@@ -18,7 +18,7 @@ fn a_change_that_still_allows_a_live_connection_reauthorizes_it() {
     let mut pair = Pair::new();
     pair.connect();
     pair.server.upsert(changed(&frontends_only(), OnPolicyChange::Cut), pair.now);
-    assert_eq!(pair.to_server(&data(b"x")).got(), data(b"x"));
+    assert_eq!(pair.server_gets(&data(b"x")).got(), data(b"x"));
     assert_eq!(pair.server.table[&server_key()].epoch, 2);
     assert_eq!(pair.server.count(SERVER, Reason::Reauthorized), 1);
     pair.assert_talking();
@@ -59,7 +59,7 @@ fn the_initiators_end_is_judged_again_by_the_attested_port() {
     let mut client = spec(CLIENT, "client", &["role=frontend"], &PuPolicy::deny_all());
     client.epoch = 2;
     pair.client.upsert(client, pair.now);
-    assert_eq!(pair.from_client(&data(b"x")).silence(), Reason::PolicyChanged);
+    assert_eq!(pair.client_sends(&data(b"x")).silence(), Reason::PolicyChanged);
 }
 
 #[test]
@@ -70,26 +70,26 @@ fn a_peer_that_is_no_longer_remembered_is_cut() {
     let entry = pair.server.table[&server_key()];
     let other = spec(CLIENT, "other", &["role=frontend", "n=2"], &PuPolicy::unrestricted());
     let mut second = Pair::with(EngineConfig::default(), other, server_spec());
-    let wire = second.from_client(&syn_with(9)).sent();
-    pair.to_server(&wire).got();
-    let answer = pair.from_server(&syn_ack_with(SERVER_ISN, 9)).sent();
+    let wire = second.client_sends(&syn_with(9)).sent();
+    pair.server_gets(&wire).got();
+    let answer = pair.server_sends(&syn_ack_with(SERVER_ISN, 9)).sent();
     // The other client takes the only place in peer table and token cache.
-    second.to_client(&answer).got();
+    second.client_gets(&answer).got();
     let ack = segment(&from_client(10, SERVER_ISN + 1, trireme_wire::tcp::Flags::ACK));
-    let proof = second.from_client(&ack).sent();
-    pair.to_server(&proof).got();
+    let proof = second.client_sends(&ack).sent();
+    pair.server_gets(&proof).got();
     pair.server.table.insert(server_key(), entry);
     pair.server.upsert(changed(&frontends_only(), OnPolicyChange::Cut), pair.now);
-    assert_eq!(pair.to_server(&data(b"x")).silence(), Reason::PeerForgotten);
+    assert_eq!(pair.server_gets(&data(b"x")).silence(), Reason::PeerForgotten);
 }
 
 #[test]
 fn a_handshake_begun_under_an_older_policy_is_judged_again_at_its_proof() {
     let mut pair = Pair::new();
     pair.open();
-    let proof = pair.from_client(&ack()).sent();
+    let proof = pair.client_sends(&ack()).sent();
     pair.server.upsert(changed(&PuPolicy::deny_all(), OnPolicyChange::Cut), pair.now);
-    assert_eq!(pair.to_server(&proof).silence(), Reason::PolicyIngress);
+    assert_eq!(pair.server_gets(&proof).silence(), Reason::PolicyIngress);
     assert!(pair.server.table.is_empty());
     assert_eq!(pair.server.stats().half_open, 0);
 }
@@ -99,28 +99,28 @@ fn connections_judged_by_address_are_judged_again_by_address() {
     let open = PuPolicy::unrestricted();
     let mut pair =
         Pair::with(EngineConfig::default(), client_spec(), spec(SERVER, "server", &["role=backend"], &open));
-    pair.to_server(&syn()).got();
-    pair.from_server(&syn_ack()).sent();
-    pair.to_server(&ack()).got();
+    pair.server_gets(&syn()).got();
+    pair.server_sends(&syn_ack()).sent();
+    pair.server_gets(&ack()).got();
     assert_eq!(pair.server.table[&server_key()].class, ConnectionClass::Address);
     pair.server.upsert(changed(&open, OnPolicyChange::Cut), pair.now);
-    assert_eq!(pair.to_server(&data(b"x")).got(), data(b"x"));
+    assert_eq!(pair.server_gets(&data(b"x")).got(), data(b"x"));
     let mut third = changed(&frontends_only(), OnPolicyChange::Cut);
     third.epoch = 3;
     pair.server.upsert(third, pair.now);
-    assert_eq!(pair.to_server(&data(b"x")).silence(), Reason::PolicyChanged);
+    assert_eq!(pair.server_gets(&data(b"x")).silence(), Reason::PolicyChanged);
 }
 
 #[test]
 fn a_removed_unit_leaves_nothing_behind() {
     let mut pair = Pair::new();
     pair.open();
-    pair.to_server(&data(b"held"));
+    pair.server_gets(&data(b"held"));
     let mut effects = Vec::new();
     pair.server.engine.remove_pu(SERVER, pair.now, &mut effects);
     let stats = pair.server.stats();
     assert_eq!((stats.half_open, stats.held_packets, stats.held_bytes), (0, 0, 0));
-    assert_eq!(pair.to_server(&data(b"x")).silence(), Reason::UnitUnknown);
+    assert_eq!(pair.server_gets(&data(b"x")).silence(), Reason::UnitUnknown);
     pair.client.engine.remove_pu(CLIENT, pair.now, &mut effects);
     assert!(matches!(effects.as_slice(), [trireme_datapath::Effect::Remove(key)] if *key == client_key()));
 }
@@ -129,7 +129,7 @@ fn a_removed_unit_leaves_nothing_behind() {
 fn everything_is_forgotten_in_time() {
     let mut pair = Pair::new();
     pair.connect();
-    pair.from_client(&syn_with(5)).sent();
+    pair.client_sends(&syn_with(5)).sent();
     for _ in 0..3 {
         pair.wait(std::time::Duration::from_secs(70));
         pair.client.timeout(pair.now);

@@ -26,20 +26,20 @@ fn run(which: usize, byte: usize, bit: u8) -> Outcome {
         changed[byte] ^= 1 << bit;
         with_payload(&bytes, &changed)
     };
-    let wire = change(pair.from_client(&syn()).sent(), 0);
-    let step = pair.to_server(&wire);
+    let wire = change(pair.client_sends(&syn()).sent(), 0);
+    let step = pair.server_gets(&wire);
     if let Some(reason) = step.dropped {
         assert!(step.unit.is_empty());
         return Outcome::Refused(reason);
     }
-    let wire = change(pair.from_server(&syn_ack()).sent(), 1);
-    let step = pair.to_client(&wire);
+    let wire = change(pair.server_sends(&syn_ack()).sent(), 1);
+    let step = pair.client_gets(&wire);
     if let Some(reason) = step.dropped {
         assert!(step.unit.is_empty() && pair.client.table.is_empty());
         return Outcome::Refused(reason);
     }
-    let wire = change(pair.from_client(&ack()).sent(), 2);
-    let step = pair.to_server(&wire);
+    let wire = change(pair.client_sends(&ack()).sent(), 2);
+    let step = pair.server_gets(&wire);
     match step.dropped {
         Some(reason) => Outcome::Refused(reason),
         None if step == Step::default() => {
@@ -75,12 +75,12 @@ fn every_bit_flip_of_a_handshake_is_refused_with_a_reason() {
 #[test]
 fn every_bit_flip_of_a_packet_without_right_checksums_is_refused() {
     let mut pair = Pair::new();
-    let wire = pair.from_client(&syn()).sent();
+    let wire = pair.client_sends(&syn()).sent();
     for at in 0..wire.len() {
         for bit in 0..8 {
             let mut changed = wire.clone();
             changed[at] ^= 1 << bit;
-            let step = pair.to_server(&changed);
+            let step = pair.server_gets(&changed);
             assert!(step.dropped.is_some() && step.unit.is_empty(), "{at}.{bit}: {step:?}");
         }
     }
@@ -105,11 +105,11 @@ fn truncation_at_every_byte_is_refused() {
 #[test]
 fn a_payload_truncated_with_right_lengths_is_refused() {
     let mut pair = Pair::new();
-    let wire = pair.from_client(&syn()).sent();
+    let wire = pair.client_sends(&syn()).sent();
     let whole = payload(&wire).to_vec();
     // Up to two bytes are not yet the magic: a SYN without TAP, which this server's IP rules refuse.
     for length in 0..whole.len() {
-        let reason = pair.to_server(&with_payload(&wire, &whole[..length])).silence();
+        let reason = pair.server_gets(&with_payload(&wire, &whole[..length])).silence();
         let expected = if length < 3 { Reason::NetworkAcl } else { Reason::TapMalformed };
         assert_eq!(reason, expected, "{length}");
     }
@@ -120,14 +120,14 @@ fn a_partial_checksum_stays_partial_and_a_wrong_one_is_never_repaired() {
     let mut pair = Pair::new();
     let mut offloaded = syn();
     checksum::make_partial(&mut offloaded).unwrap();
-    let wire = pair.from_client(&offloaded).sent();
+    let wire = pair.client_sends(&offloaded).sent();
     assert_eq!(checksum::verify(&wire, &Segment::parse(&wire).unwrap()), Checksum::Partial);
-    let got = pair.to_server(&wire).got();
+    let got = pair.server_gets(&wire).got();
     assert_eq!(checksum::verify(&got, &Segment::parse(&got).unwrap()), Checksum::Partial);
     let mut corrupt = syn_with(3);
     let last = corrupt.len() - 1;
     corrupt[last] ^= 1;
-    assert_eq!(pair.from_client(&corrupt).silence(), Reason::BadChecksum);
+    assert_eq!(pair.client_sends(&corrupt).silence(), Reason::BadChecksum);
 }
 
 #[test]
@@ -135,13 +135,13 @@ fn odd_flags_and_fragments_are_refused() {
     let mut pair = Pair::new();
     for flags in 0..=u8::MAX {
         let flags = trireme_wire::tcp::Flags(flags);
-        let step = pair.to_server(&segment(&from_client(1, 0, flags)));
+        let step = pair.server_gets(&segment(&from_client(1, 0, flags)));
         assert!(step.unit.is_empty(), "{flags}");
         assert_eq!(step.dropped == Some(Reason::OddFlags), flags.anomaly().is_some(), "{flags}");
     }
     let mut fragment = syn();
     fragment[6] |= 0x20;
-    assert_eq!(pair.to_server(&fragment).silence(), Reason::Fragment);
+    assert_eq!(pair.server_gets(&fragment).silence(), Reason::Fragment);
 }
 
 proptest! {
@@ -164,9 +164,9 @@ proptest! {
     ) {
         let mut pair = Pair::new();
         if opened {
-            let wire = pair.from_client(&syn()).sent();
-            pair.to_server(&wire).got();
-            pair.from_server(&syn_ack()).sent();
+            let wire = pair.client_sends(&syn()).sent();
+            pair.server_gets(&wire).got();
+            pair.server_sends(&syn_ack()).sent();
         }
         message[..6].copy_from_slice(&[0x54, 0x41, 0x50, 1, kind, flags]);
         let length = u16::try_from(message.len()).unwrap();
@@ -175,7 +175,7 @@ proptest! {
             payload: &message,
             ..from_client(next(), SERVER_ISN + 1, trireme_wire::tcp::Flags(tcp))
         };
-        let step = pair.to_server(&segment(&spec));
+        let step = pair.server_gets(&segment(&spec));
         // A reset at the right place may end a handshake; nothing else gets through.
         prop_assert!(step.unit.is_empty() || tcp == 0x14, "{step:?}");
     }

@@ -14,16 +14,16 @@ use crate::support::*;
 fn stranger(number: usize) -> Vec<u8> {
     let tag = format!("n={number}");
     let unit = spec(CLIENT, "client", &["role=frontend", &tag], &PuPolicy::unrestricted());
-    Pair::with(EngineConfig::default(), unit, server_spec()).from_client(&syn()).sent()
+    Pair::with(EngineConfig::default(), unit, server_spec()).client_sends(&syn()).sent()
 }
 
 #[test]
 fn a_packet_waits_for_its_signature_check_and_goes_on() {
     let mut pair = Pair::new();
     pair.server.deferred = Some(Vec::new());
-    let wire = pair.from_client(&syn()).sent();
-    assert_eq!(pair.to_server(&wire), Step::default());
-    assert_eq!(pair.to_server(&wire), Step::default(), "a retransmission waits for the same check");
+    let wire = pair.client_sends(&syn()).sent();
+    assert_eq!(pair.server_gets(&wire), Step::default());
+    assert_eq!(pair.server_gets(&wire), Step::default(), "a retransmission waits for the same check");
     let stats = pair.server.stats();
     assert_eq!((stats.verifications, stats.parked_packets), (1, 2));
     let done = pair.server.deferred.take().unwrap().remove(0);
@@ -37,11 +37,11 @@ fn a_packet_waits_for_its_signature_check_and_goes_on() {
 fn the_wrong_signature_of_a_right_token_spoils_nothing_for_its_owner() {
     let mut pair = Pair::new();
     pair.server.deferred = Some(Vec::new());
-    let wire = pair.from_client(&syn()).sent();
+    let wire = pair.client_sends(&syn()).sent();
     let mut forged = payload(&wire).to_vec();
     *forged.last_mut().unwrap() ^= 1;
-    assert_eq!(pair.to_server(&with_payload(&wire, &forged)), Step::default());
-    assert_eq!(pair.to_server(&wire), Step::default());
+    assert_eq!(pair.server_gets(&with_payload(&wire, &forged)), Step::default());
+    assert_eq!(pair.server_gets(&wire), Step::default());
     let done = pair.server.deferred.take().unwrap();
     assert_eq!(done.len(), 2, "checks are shared by equal bytes, not by the id");
     let (mut step, now) = (Step::default(), pair.now);
@@ -56,8 +56,8 @@ fn the_wrong_signature_of_a_right_token_spoils_nothing_for_its_owner() {
 fn a_check_that_never_comes_back_is_given_up() {
     let mut pair = Pair::new();
     pair.server.deferred = Some(Vec::new());
-    let wire = pair.from_client(&syn()).sent();
-    pair.to_server(&wire);
+    let wire = pair.client_sends(&syn()).sent();
+    pair.server_gets(&wire);
     pair.wait(Duration::from_secs(5));
     pair.server.timeout(pair.now);
     assert_eq!((pair.server.stats().verifications, pair.server.stats().parked_packets), (0, 0));
@@ -69,17 +69,17 @@ fn one_source_cannot_use_up_the_signature_checks_of_others() {
         EngineConfig { verify_source: BudgetConfig { per_second: 1, burst: 2 }, ..EngineConfig::default() };
     let mut pair = Pair::with(config, client_spec(), server_spec());
     let strangers: Vec<_> = (0..3).map(stranger).collect();
-    pair.to_server(&strangers[0]).got();
+    pair.server_gets(&strangers[0]).got();
     let mut isn = strangers[1].clone();
     edit::set_seq(&mut isn, 1).unwrap();
-    pair.to_server(&isn).got();
+    pair.server_gets(&isn).got();
     edit::set_seq(&mut isn, 2).unwrap();
     let mut third = strangers[2].clone();
     edit::set_seq(&mut third, 3).unwrap();
-    assert_eq!(pair.to_server(&third).silence(), Reason::VerifySource);
+    assert_eq!(pair.server_gets(&third).silence(), Reason::VerifySource);
     edit::set_source(&mut third, Endpoint::new(ip("10.0.0.99"), 4000)).unwrap();
-    assert_eq!(pair.to_server(&third).unit.len(), 1);
-    pair.to_server(&isn).got();
+    assert_eq!(pair.server_gets(&third).unit.len(), 1);
+    pair.server_gets(&isn).got();
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn a_flood_of_syns_leaves_other_units_and_live_connections_alone() {
         edit::set_seq(&mut flood, number).unwrap();
         edit::set_source(&mut flood, Endpoint::new([10, 0, 1, u8::try_from(number).unwrap()].into(), 1))
             .unwrap();
-        let step = pair.to_server(&flood);
+        let step = pair.server_gets(&flood);
         match step.dropped {
             Some(reason) => {
                 assert_eq!(reason, Reason::CookieDemanded);
@@ -112,9 +112,9 @@ fn a_flood_of_syns_leaves_other_units_and_live_connections_alone() {
     let now = pair.now;
     assert_eq!(pair.server.handle(trireme_flow::PuSlot(3), Hook::ToPu, &wire, now).unit.len(), 1);
     // A known peer shows a MAC and gets in.
-    let known = pair.from_client(&syn_with(4711)).sent();
+    let known = pair.client_sends(&syn_with(4711)).sent();
     assert!(tap(&known).has_mac());
-    assert_eq!(pair.to_server(&known).got(), syn_with(4711));
+    assert_eq!(pair.server_gets(&known).got(), syn_with(4711));
 }
 
 #[test]
@@ -122,9 +122,9 @@ fn parked_packets_are_bounded() {
     let config = EngineConfig { parked_packets: 1, ..EngineConfig::default() };
     let mut pair = Pair::with(config, client_spec(), server_spec());
     pair.server.deferred = Some(Vec::new());
-    let wire = pair.from_client(&syn()).sent();
-    assert_eq!(pair.to_server(&wire), Step::default());
-    assert_eq!(pair.to_server(&wire).silence(), Reason::ParkedFull);
+    let wire = pair.client_sends(&syn()).sent();
+    assert_eq!(pair.server_gets(&wire), Step::default());
+    assert_eq!(pair.server_gets(&wire).silence(), Reason::ParkedFull);
 }
 
 #[test]

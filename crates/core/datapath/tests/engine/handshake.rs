@@ -58,8 +58,8 @@ fn an_allowed_connection_is_admitted_at_both_ends_and_recorded() {
 fn a_refused_initiator_never_reaches_the_unit_and_the_record_says_what_it_lacks() {
     let intruder = spec(CLIENT, "client", &["role=external"], &PuPolicy::unrestricted());
     let mut pair = Pair::with(EngineConfig::default(), intruder, server_spec());
-    let wire = pair.from_client(&syn()).sent();
-    assert_eq!(pair.to_server(&wire).silence(), Reason::PolicyIngress);
+    let wire = pair.client_sends(&syn()).sent();
+    assert_eq!(pair.server_gets(&wire).silence(), Reason::PolicyIngress);
     assert_eq!(pair.server.stats().half_open, 0);
     let [record] = pair.server.records.as_slice() else { panic!("one record") };
     assert_eq!((record.action, record.reason), (Action::Reject, Reason::PolicyIngress));
@@ -73,8 +73,8 @@ fn equal_refusals_become_one_record_with_their_count() {
     let intruder = spec(CLIENT, "client", &["role=external"], &PuPolicy::unrestricted());
     let mut pair = Pair::with(EngineConfig::default(), intruder, server_spec());
     for isn in 0..5 {
-        let wire = pair.from_client(&syn_with(isn)).sent();
-        assert_eq!(pair.to_server(&wire).silence(), Reason::PolicyIngress);
+        let wire = pair.client_sends(&syn_with(isn)).sent();
+        assert_eq!(pair.server_gets(&wire).silence(), Reason::PolicyIngress);
     }
     pair.wait(std::time::Duration::from_secs(1));
     pair.server.timeout(pair.now);
@@ -93,10 +93,10 @@ fn databases_only() -> PuPolicy {
 fn in_mutual_mode_the_initiator_refuses_the_responder() {
     let client = spec(CLIENT, "client", &["role=frontend"], &databases_only());
     let mut pair = Pair::with(EngineConfig::default(), client, server_spec());
-    let wire = pair.from_client(&syn()).sent();
-    pair.to_server(&wire).got();
-    let wire = pair.from_server(&syn_ack()).sent();
-    assert_eq!(pair.to_client(&wire).silence(), Reason::PolicyEgress);
+    let wire = pair.client_sends(&syn()).sent();
+    pair.server_gets(&wire).got();
+    let wire = pair.server_sends(&syn_ack()).sent();
+    assert_eq!(pair.client_gets(&wire).silence(), Reason::PolicyEgress);
     assert!(pair.client.table.is_empty());
     assert_eq!(pair.client.records[0].destination.tags.to_string(), "role=backend");
 }
@@ -106,13 +106,13 @@ fn in_receiver_only_mode_the_initiator_authenticates_but_does_not_authorize() {
     let mut client = spec(CLIENT, "client", &["role=frontend"], &databases_only());
     client.settings.authorize = Authorize::ReceiverOnly;
     let mut pair = Pair::with(EngineConfig::default(), client, server_spec());
-    let wire = pair.from_client(&syn()).sent();
-    pair.to_server(&wire).got();
-    let wire = pair.from_server(&syn_ack()).sent();
+    let wire = pair.client_sends(&syn()).sent();
+    pair.server_gets(&wire).got();
+    let wire = pair.server_sends(&syn_ack()).sent();
     let mut forged = payload(&wire).to_vec();
     forged[24] ^= 1;
-    assert_eq!(pair.to_client(&with_payload(&wire, &forged)).silence(), Reason::MacInvalid);
-    assert_eq!(pair.to_client(&wire).got(), syn_ack());
+    assert_eq!(pair.client_gets(&with_payload(&wire, &forged)).silence(), Reason::MacInvalid);
+    assert_eq!(pair.client_gets(&wire).got(), syn_ack());
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn an_initiator_without_any_egress_rule_refuses_at_the_syn() {
     let mut client = spec(CLIENT, "client", &["role=frontend"], &policy);
     client.settings.refusal = Refusal::Rst;
     let mut pair = Pair::with(EngineConfig::default(), client, server_spec());
-    let step = pair.from_client(&syn());
+    let step = pair.client_sends(&syn());
     assert_eq!(step.dropped, Some(Reason::PolicyNoEgress));
     assert!(step.network.is_empty());
     let reset = Segment::parse(&step.unit[0]).unwrap();
@@ -135,8 +135,8 @@ fn a_refused_syn_is_answered_as_the_settings_say() {
         let mut server = server_spec();
         server.settings.refusal = refusal;
         let mut pair = Pair::with(EngineConfig::default(), intruder.clone(), server);
-        let wire = pair.from_client(&syn()).sent();
-        let step = pair.to_server(&wire);
+        let wire = pair.client_sends(&syn()).sent();
+        let step = pair.server_gets(&wire);
         assert_eq!((step.dropped, step.unit.len()), (Some(Reason::PolicyIngress), 0));
         match refusal {
             Refusal::Silent => assert!(step.network.is_empty()),
@@ -158,10 +158,10 @@ fn an_initiator_that_refuses_the_responder_can_tell_its_unit_at_once() {
     let mut client = spec(CLIENT, "client", &["role=frontend"], &databases_only());
     client.settings.refusal = Refusal::Rst;
     let mut pair = Pair::with(EngineConfig::default(), client, server_spec());
-    let wire = pair.from_client(&syn()).sent();
-    pair.to_server(&wire).got();
-    let wire = pair.from_server(&syn_ack()).sent();
-    let step = pair.to_client(&wire);
+    let wire = pair.client_sends(&syn()).sent();
+    pair.server_gets(&wire).got();
+    let wire = pair.server_sends(&syn_ack()).sent();
+    let step = pair.client_gets(&wire);
     assert_eq!((step.dropped, step.network.len()), (Some(Reason::PolicyEgress), 0));
     let reset = Segment::parse(&step.unit[0]).unwrap();
     assert_eq!((reset.ack, reset.tuple().src), (next(), server_end()));
@@ -170,9 +170,9 @@ fn an_initiator_that_refuses_the_responder_can_tell_its_unit_at_once() {
 #[test]
 fn a_retransmitted_syn_keeps_its_nonce_and_carries_the_whole_token() {
     let mut pair = Pair::new();
-    let first = tap(&pair.from_client(&syn()).sent());
+    let first = tap(&pair.client_sends(&syn()).sent());
     for _ in 0..2 {
-        let again = tap(&pair.from_client(&syn()).sent());
+        let again = tap(&pair.client_sends(&syn()).sent());
         assert_eq!((again.nonce, again.token_id), (first.nonce, first.token_id));
         assert!(again.flags.contains(TapFlags::TOKEN));
     }
@@ -182,53 +182,53 @@ fn a_retransmitted_syn_keeps_its_nonce_and_carries_the_whole_token() {
 #[test]
 fn syn_with_other_isn_starts_a_new_handshake() {
     let mut pair = Pair::new();
-    let first = pair.from_client(&syn()).sent();
-    pair.to_server(&first).got();
-    let second = pair.from_client(&syn_with(99)).sent();
+    let first = pair.client_sends(&syn()).sent();
+    pair.server_gets(&first).got();
+    let second = pair.client_sends(&syn_with(99)).sent();
     assert_ne!(tap(&first).nonce, tap(&second).nonce);
     assert_eq!(pair.client.stats().half_open, 1, "the unit gave the first one up");
-    pair.to_server(&second).got();
+    pair.server_gets(&second).got();
     assert_eq!(pair.server.stats().half_open, 2, "the server cannot know");
-    let stale = pair.from_server(&syn_ack()).sent();
-    assert_eq!(pair.to_client(&stale).silence(), Reason::Stray);
-    let answer = pair.from_server(&syn_ack_with(SERVER_ISN, 99)).sent();
-    assert_eq!(pair.to_client(&answer).got(), syn_ack_with(SERVER_ISN, 99));
+    let stale = pair.server_sends(&syn_ack()).sent();
+    assert_eq!(pair.client_gets(&stale).silence(), Reason::Stray);
+    let answer = pair.server_sends(&syn_ack_with(SERVER_ISN, 99)).sent();
+    assert_eq!(pair.client_gets(&answer).got(), syn_ack_with(SERVER_ISN, 99));
 }
 
 #[test]
 fn syn_cookies_may_answer_one_syn_with_several_sequence_numbers() {
     let mut pair = Pair::new();
-    let wire = pair.from_client(&syn()).sent();
-    pair.to_server(&wire).got();
-    let first = pair.from_server(&syn_ack_with(1, CLIENT_ISN)).sent();
-    let second = pair.from_server(&syn_ack_with(2, CLIENT_ISN)).sent();
+    let wire = pair.client_sends(&syn()).sent();
+    pair.server_gets(&wire).got();
+    let first = pair.server_sends(&syn_ack_with(1, CLIENT_ISN)).sent();
+    let second = pair.server_sends(&syn_ack_with(2, CLIENT_ISN)).sent();
     assert_eq!(tap(&first).nonce, tap(&second).nonce);
-    pair.to_client(&second).got();
+    pair.client_gets(&second).got();
     let ack = segment(&from_client(next(), 3, trireme_wire::tcp::Flags::ACK));
-    let wire = pair.from_client(&ack).sent();
-    assert_eq!(pair.to_server(&wire).got(), ack);
+    let wire = pair.client_sends(&ack).sent();
+    assert_eq!(pair.server_gets(&wire).got(), ack);
 }
 
 #[test]
 fn a_closed_port_is_reported_to_an_allowed_initiator_at_once() {
     let mut pair = Pair::new();
-    let wire = pair.from_client(&syn()).sent();
-    pair.to_server(&wire).got();
+    let wire = pair.client_sends(&syn()).sent();
+    pair.server_gets(&wire).got();
     let reset = segment(&from_server(0, next(), RST_ACK));
-    let wire = pair.from_server(&reset).sent();
+    let wire = pair.server_sends(&reset).sent();
     assert_eq!(tap(&wire).kind(), Kind::SynAck);
-    assert_eq!(pair.to_client(&wire).got(), reset);
+    assert_eq!(pair.client_gets(&wire).got(), reset);
 }
 
 #[test]
 fn an_initiator_whose_egress_is_denied_cannot_tell_closed_from_filtered() {
     let client = spec(CLIENT, "client", &["role=frontend"], &databases_only());
     let mut pair = Pair::with(EngineConfig::default(), client, server_spec());
-    let wire = pair.from_client(&syn()).sent();
-    pair.to_server(&wire).got();
+    let wire = pair.client_sends(&syn()).sent();
+    pair.server_gets(&wire).got();
     let reset = segment(&from_server(0, next(), RST_ACK));
-    let wire = pair.from_server(&reset).sent();
-    assert_eq!(pair.to_client(&wire).silence(), Reason::PolicyEgress);
+    let wire = pair.server_sends(&reset).sent();
+    assert_eq!(pair.client_gets(&wire).silence(), Reason::PolicyEgress);
 }
 
 const RST_ACK: trireme_wire::tcp::Flags = trireme_wire::tcp::Flags(0x14);

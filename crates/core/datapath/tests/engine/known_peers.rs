@@ -19,10 +19,10 @@ fn has_token(bytes: &[u8]) -> bool {
 
 /// Another connection between the two, from another sequence number.
 fn again(pair: &mut Pair, isn: u32) -> [Vec<u8>; 2] {
-    let syn_wire = pair.from_client(&syn_with(isn)).sent();
-    pair.to_server(&syn_wire).got();
-    let syn_ack_wire = pair.from_server(&syn_ack_with(SERVER_ISN, isn)).sent();
-    assert_eq!(pair.to_client(&syn_ack_wire).got(), syn_ack_with(SERVER_ISN, isn));
+    let syn_wire = pair.client_sends(&syn_with(isn)).sent();
+    pair.server_gets(&syn_wire).got();
+    let syn_ack_wire = pair.server_sends(&syn_ack_with(SERVER_ISN, isn)).sent();
+    assert_eq!(pair.client_gets(&syn_ack_wire).got(), syn_ack_with(SERVER_ISN, isn));
     [syn_wire, syn_ack_wire]
 }
 
@@ -34,8 +34,8 @@ fn between_known_nodes_first_transmissions_carry_ids_and_macs_only() {
     let [syn_wire, syn_ack_wire] = again(&mut pair, 1000);
     assert!(!has_token(&syn_wire) && tap(&syn_wire).has_mac());
     assert!(!has_token(&syn_ack_wire) && tap(&syn_ack_wire).has_mac());
-    assert!(has_token(&pair.from_client(&syn_with(1000)).sent()), "retransmissions carry everything");
-    assert!(has_token(&pair.from_server(&syn_ack_with(SERVER_ISN, 1000)).sent()));
+    assert!(has_token(&pair.client_sends(&syn_with(1000)).sent()), "retransmissions carry everything");
+    assert!(has_token(&pair.server_sends(&syn_ack_with(SERVER_ISN, 1000)).sent()));
 }
 
 #[test]
@@ -51,11 +51,14 @@ fn tokens_can_be_attached_always() {
 fn a_wrong_mac_on_a_syn_never_refuses() {
     let mut pair = Pair::new();
     pair.connect();
-    let wire = pair.from_client(&syn_with(1000)).sent();
+    let wire = pair.client_sends(&syn_with(1000)).sent();
     let mut wrong = payload(&wire).to_vec();
     wrong[45] ^= 0x10;
-    assert_eq!(pair.to_server(&with_payload(&wire, &wrong)).got(), syn_with(1000));
-    assert!(has_token(&pair.from_server(&syn_ack_with(SERVER_ISN, 1000)).sent()), "but shows nothing either");
+    assert_eq!(pair.server_gets(&with_payload(&wire, &wrong)).got(), syn_with(1000));
+    assert!(
+        has_token(&pair.server_sends(&syn_ack_with(SERVER_ISN, 1000)).sent()),
+        "but shows nothing either"
+    );
 }
 
 #[test]
@@ -63,46 +66,46 @@ fn a_node_that_forgot_the_token_asks_for_it() {
     let mut pair = Pair::new();
     pair.connect();
     let mut fresh = Pair::new();
-    let wire = pair.from_client(&syn_with(1000)).sent();
-    let step = fresh.to_server(&wire);
+    let wire = pair.client_sends(&syn_with(1000)).sent();
+    let step = fresh.server_gets(&wire);
     assert_eq!(step.dropped, Some(Reason::TokenUnknown));
-    let resent = pair.to_client(&step.network[0]).network.remove(0);
+    let resent = pair.client_gets(&step.network[0]).network.remove(0);
     assert!(has_token(&resent));
-    fresh.to_server(&resent).got();
+    fresh.server_gets(&resent).got();
 }
 
 #[test]
 fn new_tokens_at_half_life_and_old_ones_still_answer() {
     let mut pair = Pair::new();
     let [first, ..] = pair.connect();
-    let early = pair.from_client(&syn_with(1000)).sent();
-    pair.to_server(&early).got();
+    let early = pair.client_sends(&syn_with(1000)).sent();
+    pair.server_gets(&early).got();
     pair.wait(Duration::from_secs(301));
     assert!(pair.client.engine.poll_timeout().unwrap() <= pair.now.monotonic);
     pair.client.timeout(pair.now);
     pair.server.timeout(pair.now);
-    let late = pair.from_client(&syn_with(2000)).sent();
+    let late = pair.client_sends(&syn_with(2000)).sent();
     assert_ne!(tap(&late).token_id, tap(&first).token_id);
     assert!(has_token(&late));
-    pair.to_server(&late).got();
-    let answer = pair.from_server(&syn_ack_with(SERVER_ISN, 2000)).sent();
-    assert_eq!(pair.to_client(&answer).got(), syn_ack_with(SERVER_ISN, 2000));
+    pair.server_gets(&late).got();
+    let answer = pair.server_sends(&syn_ack_with(SERVER_ISN, 2000)).sent();
+    assert_eq!(pair.client_gets(&answer).got(), syn_ack_with(SERVER_ISN, 2000));
     assert!(pair.client.engine.poll_timeout().unwrap() > pair.now.monotonic);
 }
 
 #[test]
 fn a_handshake_begun_before_a_rotation_completes_after_it() {
     let mut pair = Pair::new();
-    let wire = pair.from_client(&syn()).sent();
-    pair.to_server(&wire).got();
+    let wire = pair.client_sends(&syn()).sent();
+    pair.server_gets(&wire).got();
     pair.wait(Duration::from_secs(301));
     // Only the rotation, not the handshakes' own timeouts.
     pair.client.upsert(client_spec(), pair.now);
     pair.server.upsert(server_spec(), pair.now);
-    let answer = pair.from_server(&syn_ack()).sent();
-    pair.to_client(&answer).got();
-    let proof = pair.from_client(&ack()).sent();
-    assert_eq!(pair.to_server(&proof).got(), ack());
+    let answer = pair.server_sends(&syn_ack()).sent();
+    pair.client_gets(&answer).got();
+    let proof = pair.client_sends(&ack()).sent();
+    assert_eq!(pair.server_gets(&proof).got(), ack());
 }
 
 #[test]
@@ -112,9 +115,9 @@ fn changed_tags_are_in_the_next_token() {
     let mut changed = spec(CLIENT, "client", &["role=external"], &PuPolicy::unrestricted());
     changed.epoch = 2;
     pair.client.upsert(changed, pair.now);
-    let wire = pair.from_client(&syn_with(1000)).sent();
+    let wire = pair.client_sends(&syn_with(1000)).sent();
     assert!(has_token(&wire));
-    assert_eq!(pair.to_server(&wire).silence(), Reason::PolicyIngress);
+    assert_eq!(pair.server_gets(&wire).silence(), Reason::PolicyIngress);
 }
 
 #[test]
@@ -123,15 +126,15 @@ fn another_shared_key_is_refused_with_a_reason() {
     let mut foreign = Node::new(EngineConfig::default(), psk_secrets("node-a", "uY3fGj6DsA1kPo5ReWvX"), 1);
     foreign.upsert(client_spec(), pair.now);
     let wire = foreign.handle(CLIENT, trireme_datapath::Hook::FromPu, &syn(), pair.now).sent();
-    assert_eq!(pair.to_server(&wire).silence(), Reason::TokenKeyUnknown);
+    assert_eq!(pair.server_gets(&wire).silence(), Reason::TokenKeyUnknown);
 }
 
 #[test]
 fn an_expired_token_is_refused() {
     let mut pair = Pair::new();
-    let wire = pair.from_client(&syn()).sent();
+    let wire = pair.client_sends(&syn()).sent();
     pair.wait(Duration::from_secs(661));
-    assert_eq!(pair.to_server(&wire).silence(), Reason::TokenExpired);
+    assert_eq!(pair.server_gets(&wire).silence(), Reason::TokenExpired);
     assert!(pair.server.records[0].explanation.as_deref().unwrap().contains("expired"));
 }
 
@@ -197,8 +200,8 @@ fn with_node_keys_a_jwt_node_and_a_cwt_node_talk() {
 fn a_foreign_authority_is_refused() {
     let mut pair = Pki::new(1).pair();
     let mut foreign = Pki::new(2).pair();
-    let wire = foreign.from_client(&syn()).sent();
-    assert_eq!(pair.to_server(&wire).silence(), Reason::TokenUntrusted);
+    let wire = foreign.client_sends(&syn()).sent();
+    assert_eq!(pair.server_gets(&wire).silence(), Reason::TokenUntrusted);
 }
 
 #[test]
@@ -207,12 +210,12 @@ fn revocation_refuses_new_connections_and_cuts_live_ones() {
     pair.connect();
     let nodes = std::iter::once("node-a".parse().unwrap()).collect();
     pair.server.verifier.set_deny_list(DenyList { nodes, ..DenyList::default() });
-    let wire = pair.from_client(&syn_with(1000)).sent();
-    assert_eq!(pair.to_server(&wire).silence(), Reason::TokenRevoked);
+    let wire = pair.client_sends(&syn_with(1000)).sent();
+    assert_eq!(pair.server_gets(&wire).silence(), Reason::TokenRevoked);
     let mut again = server_spec();
     again.epoch = 2;
     pair.server.upsert(again, pair.now);
-    assert_eq!(pair.to_server(&data(b"x")).silence(), Reason::TokenRevoked);
+    assert_eq!(pair.server_gets(&data(b"x")).silence(), Reason::TokenRevoked);
     assert!(pair.server.table.is_empty());
 }
 
@@ -225,6 +228,6 @@ fn other_secrets_in_force_forget_what_the_old_ones_verified() {
     pair.server.verifier = Arc::clone(&secrets.verifier);
     pair.server.engine.set_secrets(secrets, pair.now, &mut Vec::new()).unwrap();
     assert_eq!((pair.server.stats().tokens, pair.server.stats().pair_keys), (0, 0));
-    let wire = pair.from_client(&syn_with(1000)).sent();
-    assert_eq!(pair.to_server(&wire).dropped, Some(Reason::TokenUnknown));
+    let wire = pair.client_sends(&syn_with(1000)).sent();
+    assert_eq!(pair.server_gets(&wire).dropped, Some(Reason::TokenUnknown));
 }

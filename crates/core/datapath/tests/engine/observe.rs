@@ -30,26 +30,26 @@ fn observed_units_get_stray_segments_too_but_never_tap() {
     let mut pair = Pair::with(EngineConfig::default(), intruder(), server_in(Mode::Observe));
     for flags in [Flags::ACK, PSH_ACK, Flags(0x29), Flags::RST] {
         let stray = segment(&from_client(1, 2, flags));
-        assert_eq!(pair.to_server(&stray).got(), stray, "{flags}");
+        assert_eq!(pair.server_gets(&stray).got(), stray, "{flags}");
     }
     let record = &pair.server.records[0];
     assert_eq!(
         (record.action, record.observed, record.reason),
         (Action::Accept, Some(Action::Reject), Reason::Stray)
     );
-    let wire = pair.from_client(&syn()).sent();
+    let wire = pair.client_sends(&syn()).sent();
     let mut forged = payload(&wire).to_vec();
     *forged.last_mut().unwrap() ^= 1;
-    assert_eq!(pair.to_server(&with_payload(&wire, &forged)).got(), syn());
-    assert_eq!(pair.from_server(&syn_ack()).sent(), syn_ack());
+    assert_eq!(pair.server_gets(&with_payload(&wire, &forged)).got(), syn());
+    assert_eq!(pair.server_sends(&syn_ack()).sent(), syn_ack());
 }
 
 #[test]
 fn a_unit_that_is_off_is_not_touched() {
     let mut pair = Pair::with(EngineConfig::default(), intruder(), server_in(Mode::Off));
-    let wire = pair.from_client(&syn()).sent();
-    assert_eq!(pair.to_server(&wire).got(), wire);
-    assert_eq!(pair.from_server(&syn_ack()).sent(), syn_ack());
+    let wire = pair.client_sends(&syn()).sent();
+    assert_eq!(pair.server_gets(&wire).got(), wire);
+    assert_eq!(pair.server_sends(&syn_ack()).sent(), syn_ack());
     let now = pair.now;
     assert_eq!(pair.server.handle(SERVER, trireme_datapath::Hook::ToPu, &[0; 3], now).got(), [0; 3]);
     assert!(pair.server.records.is_empty() && pair.server.stats().reasons.is_empty());

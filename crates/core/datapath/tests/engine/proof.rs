@@ -15,15 +15,15 @@ const FIN_ACK: Flags = Flags(0x11);
 fn the_proof_repeats_on_every_empty_ack_until_the_responder_is_heard() {
     let mut pair = Pair::new();
     pair.open();
-    let first = pair.from_client(&ack()).sent();
+    let first = pair.client_sends(&ack()).sent();
     for _ in 0..3 {
-        assert_eq!(pair.from_client(&ack()).sent(), first, "lost");
+        assert_eq!(pair.client_sends(&ack()).sent(), first, "lost");
     }
-    pair.to_server(&first).got();
+    pair.server_gets(&first).got();
     let reply = server_data(b"220 hello");
-    let wire = pair.from_server(&reply).sent();
-    assert_eq!(pair.to_client(&wire).got(), reply);
-    assert_eq!(pair.from_client(&ack()).sent(), ack(), "confirmed: nothing attached any more");
+    let wire = pair.server_sends(&reply).sent();
+    assert_eq!(pair.client_gets(&wire).got(), reply);
+    assert_eq!(pair.client_sends(&ack()).sent(), ack(), "confirmed: nothing attached any more");
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn an_empty_ack_behind_data_gets_the_proof_in_front_at_its_own_place() {
     let mut pair = Pair::new();
     pair.open();
     let later = segment(&from_client(next().wrapping_add(4), SERVER_ISN + 1, Flags::ACK));
-    let step = pair.from_client(&later);
+    let step = pair.client_sends(&later);
     assert_eq!((step.network.len(), &step.network[1]), (2, &later));
     let proof = Segment::parse(&step.network[0]).unwrap();
     assert_eq!((proof.seq, tap(&step.network[0]).kind()), (next(), Kind::Ack));
@@ -45,26 +45,26 @@ fn first_data_without_an_ack_before_it_gets_the_proof_in_front() {
     let spec =
         TcpSpec { options: &options, payload: b"GET /", ..from_client(next(), SERVER_ISN + 1, PSH_ACK) };
     let request = segment(&spec);
-    let step = pair.from_client(&request);
+    let step = pair.client_sends(&request);
     let [proof, wire] = step.network.as_slice() else { panic!("{step:?}") };
     assert_eq!(wire, &request);
     let sent = Segment::parse(proof).unwrap();
     assert_eq!((sent.seq, sent.ack, sent.flags), (next(), SERVER_ISN + 1, Flags::ACK));
     assert_eq!(sent.options(proof).as_bytes(), options, "the timestamp and nothing else");
-    pair.to_server(proof).got();
-    assert_eq!(pair.to_server(wire).got(), request);
+    pair.server_gets(proof).got();
+    assert_eq!(pair.server_gets(wire).got(), request);
 }
 
 #[test]
 fn data_seen_a_second_time_before_confirmation_gets_the_proof_again() {
     let mut pair = Pair::new();
     pair.open();
-    pair.from_client(&ack()).sent();
-    assert_eq!(pair.from_client(&data(b"x")).sent(), data(b"x"), "the proof left with the ACK");
-    let step = pair.from_client(&data(b"x"));
+    pair.client_sends(&ack()).sent();
+    assert_eq!(pair.client_sends(&data(b"x")).sent(), data(b"x"), "the proof left with the ACK");
+    let step = pair.client_sends(&data(b"x"));
     assert_eq!((step.network.len(), tap(&step.network[0]).kind()), (2, Kind::Ack));
-    pair.to_server(&step.network[0]).got();
-    assert_eq!(pair.to_server(&step.network[1]).got(), data(b"x"));
+    pair.server_gets(&step.network[0]).got();
+    assert_eq!(pair.server_gets(&step.network[1]).got(), data(b"x"));
 }
 
 #[test]
@@ -72,24 +72,24 @@ fn fin_counts_as_data() {
     let mut pair = Pair::new();
     pair.open();
     let fin = segment(&from_client(next(), SERVER_ISN + 1, FIN_ACK));
-    let step = pair.from_client(&fin);
+    let step = pair.client_sends(&fin);
     assert_eq!((step.network.len(), tap(&step.network[0]).kind()), (2, Kind::Ack));
-    pair.to_server(&step.network[0]).got();
-    assert_eq!(pair.to_server(&step.network[1]).got(), fin);
+    pair.server_gets(&step.network[0]).got();
+    assert_eq!(pair.server_gets(&step.network[1]).got(), fin);
 }
 
 #[test]
 fn a_retransmitted_syn_ack_is_answered_with_the_proof_though_the_stack_has_moved_on() {
     let mut pair = Pair::new();
     pair.open();
-    pair.from_client(&ack()).sent();
-    pair.from_client(&segment(&from_client(next(), SERVER_ISN + 1, FIN_ACK))).sent();
-    let again = pair.from_server(&syn_ack()).sent();
-    let step = pair.to_client(&again);
+    pair.client_sends(&ack()).sent();
+    pair.client_sends(&segment(&from_client(next(), SERVER_ISN + 1, FIN_ACK))).sent();
+    let again = pair.server_sends(&syn_ack()).sent();
+    let step = pair.client_gets(&again);
     assert_eq!(step.unit, [syn_ack()]);
     let proof = Segment::parse(&step.network[0]).unwrap();
     assert_eq!((proof.seq, proof.ack, proof.window), (next(), SERVER_ISN + 1, 64_240 >> 7));
-    assert_eq!(pair.to_server(&step.network[0]).unit.len(), 1);
+    assert_eq!(pair.server_gets(&step.network[0]).unit.len(), 1);
     assert_eq!(pair.server.count(SERVER, Reason::Accepted), 1);
 }
 
@@ -97,14 +97,16 @@ fn a_retransmitted_syn_ack_is_answered_with_the_proof_though_the_stack_has_moved
 fn data_before_the_proof_is_held_and_released_behind_it() {
     let mut pair = Pair::new();
     pair.open();
-    let proof = pair.from_client(&ack()).sent();
-    let first = pair.from_client(&data(b"one")).sent();
-    let second =
-        segment(&TcpSpec { payload: b"two", ..from_client(next().wrapping_add(3), SERVER_ISN + 1, PSH_ACK) });
-    assert_eq!(pair.to_server(&first), Step::default());
-    assert_eq!(pair.to_server(&second), Step::default());
+    let proof = pair.client_sends(&ack()).sent();
+    let first = pair.client_sends(&data(b"one")).sent();
+    let second = segment(&TcpSpec {
+        payload: b"two",
+        ..from_client(next().wrapping_add(3), SERVER_ISN + 1, PSH_ACK)
+    });
+    assert_eq!(pair.server_gets(&first), Step::default());
+    assert_eq!(pair.server_gets(&second), Step::default());
     assert_eq!((pair.server.stats().held_packets, pair.server.table.len()), (2, 0));
-    let step = pair.to_server(&proof);
+    let step = pair.server_gets(&proof);
     assert_eq!((step.unit, step.dropped), (vec![ack(), data(b"one"), second], None));
     assert_eq!(pair.server.stats().held_bytes, 0);
 }
@@ -113,7 +115,7 @@ fn data_before_the_proof_is_held_and_released_behind_it() {
 fn data_whose_proof_does_not_follow_is_dropped_with_a_reason() {
     let mut pair = Pair::new();
     pair.open();
-    assert_eq!(pair.to_server(&data(b"one")), Step::default());
+    assert_eq!(pair.server_gets(&data(b"one")), Step::default());
     pair.wait(Duration::from_millis(49));
     assert_eq!(pair.server.timeout(pair.now), Step::default());
     assert_eq!(pair.server.count(SERVER, Reason::ProofMissing), 0);
@@ -133,16 +135,16 @@ fn held_data_is_bounded_per_flow() {
     let mut pair = Pair::new();
     pair.open();
     for _ in 0..32 {
-        assert_eq!(pair.to_server(&data(b"x")), Step::default());
+        assert_eq!(pair.server_gets(&data(b"x")), Step::default());
     }
-    assert_eq!(pair.to_server(&data(b"x")).silence(), Reason::HeldFull);
+    assert_eq!(pair.server_gets(&data(b"x")).silence(), Reason::HeldFull);
 }
 
 #[test]
 fn an_ack_without_proof_opens_nothing() {
     let mut pair = Pair::new();
     pair.open();
-    assert_eq!(pair.to_server(&ack()).silence(), Reason::ProofMissing);
+    assert_eq!(pair.server_gets(&ack()).silence(), Reason::ProofMissing);
     assert!(pair.server.table.is_empty());
 }
 
@@ -151,9 +153,9 @@ fn a_late_duplicate_of_the_proof_is_stripped() {
     let mut pair = Pair::new();
     let [.., proof] = pair.connect();
     pair.assert_talking();
-    assert_eq!(pair.to_server(&proof).got(), ack());
+    assert_eq!(pair.server_gets(&proof).got(), ack());
     pair.server.table.clear();
-    assert_eq!(pair.to_server(&proof).got(), ack(), "the entry had not reached the kernel yet");
+    assert_eq!(pair.server_gets(&proof).got(), ack(), "the entry had not reached the kernel yet");
     assert_eq!(pair.server.count(SERVER, Reason::Accepted), 1);
 }
 
@@ -163,33 +165,33 @@ fn a_stream_that_begins_with_the_magic_passes_unharmed() {
     let [.., proof] = pair.connect();
     let mut stream = payload(&proof).to_vec();
     stream[50] ^= 1;
-    let wire = pair.from_client(&data(&stream)).sent();
-    assert_eq!(pair.to_server(&wire).got(), data(&stream));
+    let wire = pair.client_sends(&data(&stream)).sent();
+    assert_eq!(pair.server_gets(&wire).got(), data(&stream));
     pair.server.table.clear();
-    assert_eq!(pair.to_server(&wire).got(), data(&stream));
+    assert_eq!(pair.server_gets(&wire).got(), data(&stream));
 }
 
 #[test]
 fn a_segment_merged_behind_the_proof_is_dropped_and_comes_again() {
     let mut pair = Pair::new();
     pair.open();
-    let proof = pair.from_client(&ack()).sent();
+    let proof = pair.client_sends(&ack()).sent();
     let mut merged = payload(&proof).to_vec();
     merged.extend_from_slice(b"GET /");
-    assert_eq!(pair.to_server(&with_payload(&proof, &merged)).silence(), Reason::TapMalformed);
-    pair.to_server(&proof).got();
+    assert_eq!(pair.server_gets(&with_payload(&proof, &merged)).silence(), Reason::TapMalformed);
+    pair.server_gets(&proof).got();
 }
 
 #[test]
 fn a_proof_at_another_place_opens_nothing() {
     let mut pair = Pair::new();
     pair.open();
-    let proof = pair.from_client(&ack()).sent();
+    let proof = pair.client_sends(&ack()).sent();
     let elsewhere = segment(&TcpSpec {
         payload: payload(&proof),
         ..from_client(next().wrapping_add(1), SERVER_ISN + 1, Flags::ACK)
     });
-    assert_eq!(pair.to_server(&elsewhere), Step::default(), "held like any data");
+    assert_eq!(pair.server_gets(&elsewhere), Step::default(), "held like any data");
     assert!(pair.server.table.is_empty());
 }
 
@@ -198,14 +200,14 @@ fn with_multipath_tcp_a_proof_of_the_enforcer_is_consumed() {
     let mut pair = Pair::new();
     let options = [30, 4, 1, 0];
     let syn = segment(&TcpSpec { options: &options, ..from_client(CLIENT_ISN, 0, Flags::SYN) });
-    let wire = pair.from_client(&syn).sent();
-    pair.to_server(&wire).got();
-    let wire = pair.from_server(&syn_ack()).sent();
-    pair.to_client(&wire).got();
-    let step = pair.from_client(&data(b"x"));
-    let proof = pair.to_server(&step.network[0]);
+    let wire = pair.client_sends(&syn).sent();
+    pair.server_gets(&wire).got();
+    let wire = pair.server_sends(&syn_ack()).sent();
+    pair.client_gets(&wire).got();
+    let step = pair.client_sends(&data(b"x"));
+    let proof = pair.server_gets(&step.network[0]);
     assert_eq!((proof.unit.len(), proof.dropped), (0, Some(Reason::Consumed)));
-    assert_eq!(pair.to_server(&step.network[1]).got(), data(b"x"));
+    assert_eq!(pair.server_gets(&step.network[1]).got(), data(b"x"));
 }
 
 #[test]
@@ -213,7 +215,7 @@ fn a_proof_that_stays_unconfirmed_frees_the_conntrack_entry_once() {
     let mut pair = Pair::new();
     pair.open();
     for sent in 1..=6 {
-        pair.from_client(&ack()).sent();
+        pair.client_sends(&ack()).sent();
         assert_eq!(pair.client.forgotten.len(), usize::from(sent >= 3), "after {sent}");
     }
     assert_eq!((pair.client.forgotten[0].src, pair.client.forgotten[0].dst), (client_end(), server_end()));
@@ -224,6 +226,6 @@ fn the_initiators_reset_passes_before_confirmation() {
     let mut pair = Pair::new();
     pair.open();
     let reset = segment(&from_client(next(), 0, Flags::RST));
-    assert_eq!(pair.from_client(&reset).sent(), reset);
-    assert_eq!(pair.to_server(&reset).got(), reset, "the handshake is known");
+    assert_eq!(pair.client_sends(&reset).sent(), reset);
+    assert_eq!(pair.server_gets(&reset).got(), reset, "the handshake is known");
 }

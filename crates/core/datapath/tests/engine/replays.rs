@@ -14,8 +14,8 @@ fn replayed_syn_ack_is_dropped() {
     let [_, old, _] = pair.connect();
     pair.wait(Duration::from_secs(120));
     pair.client.timeout(pair.now);
-    pair.from_client(&syn()).sent();
-    assert_eq!(pair.to_client(&old).silence(), Reason::MacInvalid);
+    pair.client_sends(&syn()).sent();
+    assert_eq!(pair.client_gets(&old).silence(), Reason::MacInvalid);
     assert!(pair.client.table.is_empty());
 }
 
@@ -26,9 +26,9 @@ fn replayed_syn_and_proof_admit_nothing() {
     pair.wait(Duration::from_secs(120));
     pair.server.timeout(pair.now);
     pair.server.table.clear();
-    assert_eq!(pair.to_server(&syn_wire).got(), syn(), "costs one half-open handshake");
-    pair.from_server(&syn_ack()).sent();
-    assert_eq!(pair.to_server(&proof).silence(), Reason::NonceMismatch);
+    assert_eq!(pair.server_gets(&syn_wire).got(), syn(), "costs one half-open handshake");
+    pair.server_sends(&syn_ack()).sent();
+    assert_eq!(pair.server_gets(&proof).silence(), Reason::NonceMismatch);
     assert!(pair.server.table.is_empty());
 }
 
@@ -37,12 +37,12 @@ fn a_stale_established_entry_and_a_replayed_syn_admit_no_data() {
     let mut pair = Pair::new();
     let [syn_wire, _, proof] = pair.connect();
     // The unit's stack has forgotten the connection, the kernel's table has not.
-    assert_eq!(pair.to_server(&syn_wire).got(), syn());
+    assert_eq!(pair.server_gets(&syn_wire).got(), syn());
     assert_eq!(pair.server.table.len(), 1, "an arriving SYN ends nothing");
-    let answer = pair.from_server(&syn_ack_with(777, CLIENT_ISN)).sent();
+    let answer = pair.server_sends(&syn_ack_with(777, CLIENT_ISN)).sent();
     assert!(pair.server.table.is_empty(), "the leaving SYN-ACK ends it");
-    assert_eq!(pair.to_server(&proof).silence(), Reason::NonceMismatch);
-    assert_eq!(pair.to_server(&data(b"evil")), Step::default());
+    assert_eq!(pair.server_gets(&proof).silence(), Reason::NonceMismatch);
+    assert_eq!(pair.server_gets(&data(b"evil")), Step::default());
     pair.wait(Duration::from_millis(50));
     assert_eq!(pair.server.timeout(pair.now).unit, Vec::<Vec<u8>>::new());
     assert!(tap(&answer).nonce != [0; 16]);
@@ -52,7 +52,7 @@ fn a_stale_established_entry_and_a_replayed_syn_admit_no_data() {
 fn a_retransmitted_syn_ack_of_the_same_connection_does_not_end_it() {
     let mut pair = Pair::new();
     let [_, syn_ack_wire, _] = pair.connect();
-    assert_eq!(tap(&pair.from_server(&syn_ack()).sent()).nonce, tap(&syn_ack_wire).nonce);
+    assert_eq!(tap(&pair.server_sends(&syn_ack()).sent()).nonce, tap(&syn_ack_wire).nonce);
     assert_eq!(pair.server.table.len(), 1);
 }
 
@@ -60,7 +60,7 @@ fn a_retransmitted_syn_ack_of_the_same_connection_does_not_end_it() {
 fn a_leaving_syn_ends_the_tuples_entry() {
     let mut pair = Pair::new();
     pair.connect();
-    pair.from_client(&syn_with(1234)).sent();
+    pair.client_sends(&syn_with(1234)).sent();
     assert!(pair.client.table.is_empty());
     assert_eq!(pair.client.writes.last(), Some(&Write::Remove(client_key())));
 }
@@ -69,8 +69,8 @@ fn a_leaving_syn_ends_the_tuples_entry() {
 fn an_arriving_syn_never_ends_an_entry() {
     let mut pair = Pair::new();
     pair.connect();
-    let other = Pair::new().from_client(&syn_with(1234)).sent();
-    pair.to_server(&other);
+    let other = Pair::new().client_sends(&syn_with(1234)).sent();
+    pair.server_gets(&other);
     assert_eq!(pair.server.table.len(), 1);
     pair.assert_talking();
 }
@@ -78,22 +78,22 @@ fn an_arriving_syn_never_ends_an_entry() {
 #[test]
 fn spoofed_syn_never_evicts_a_live_half_open() {
     let mut pair = Pair::new();
-    let wire = pair.from_client(&syn()).sent();
-    pair.to_server(&wire).got();
+    let wire = pair.client_sends(&syn()).sent();
+    pair.server_gets(&wire).got();
     // Same tuple and sequence number, another nonce; other sequence numbers.
     let same = Pair::with(trireme_datapath::EngineConfig::default(), other_client(), server_spec())
-        .from_client(&syn())
+        .client_sends(&syn())
         .sent();
-    assert_eq!(pair.to_server(&same).silence(), Reason::NonceMismatch);
+    assert_eq!(pair.server_gets(&same).silence(), Reason::NonceMismatch);
     for isn in 0..100 {
         let mut spoofed = wire.clone();
         edit::set_seq(&mut spoofed, isn).unwrap();
-        pair.to_server(&spoofed);
+        pair.server_gets(&spoofed);
     }
-    let wire = pair.from_server(&syn_ack()).sent();
-    pair.to_client(&wire).got();
-    let wire = pair.from_client(&ack()).sent();
-    assert_eq!(pair.to_server(&wire).got(), ack());
+    let wire = pair.server_sends(&syn_ack()).sent();
+    pair.client_gets(&wire).got();
+    let wire = pair.client_sends(&ack()).sent();
+    assert_eq!(pair.server_gets(&wire).got(), ack());
 }
 
 fn other_client() -> trireme_datapath::PuSpec {
@@ -103,18 +103,18 @@ fn other_client() -> trireme_datapath::PuSpec {
 #[test]
 fn blind_rst_does_not_remove_state() {
     let mut pair = Pair::new();
-    let wire = pair.from_client(&syn()).sent();
-    pair.to_server(&wire).got();
+    let wire = pair.client_sends(&syn()).sent();
+    pair.server_gets(&wire).got();
     let blind = segment(&from_client(12_345, 0, Flags::RST));
-    assert_eq!(pair.to_server(&blind).silence(), Reason::ResetUnproven);
-    let wire = pair.from_server(&syn_ack()).sent();
-    assert_eq!(pair.to_server(&blind).silence(), Reason::ResetUnproven);
+    assert_eq!(pair.server_gets(&blind).silence(), Reason::ResetUnproven);
+    let wire = pair.server_sends(&syn_ack()).sent();
+    assert_eq!(pair.server_gets(&blind).silence(), Reason::ResetUnproven);
     let towards_client = segment(&from_server(0, 4242, Flags(0x14)));
-    assert_eq!(pair.to_client(&towards_client).silence(), Reason::ResetUnproven);
-    pair.to_client(&wire).got();
-    let wire = pair.from_client(&ack()).sent();
-    pair.to_server(&wire).got();
-    assert_eq!(pair.to_server(&blind).got(), blind, "established: the stack judges it");
+    assert_eq!(pair.client_gets(&towards_client).silence(), Reason::ResetUnproven);
+    pair.client_gets(&wire).got();
+    let wire = pair.client_sends(&ack()).sent();
+    pair.server_gets(&wire).got();
+    assert_eq!(pair.server_gets(&blind).got(), blind, "established: the stack judges it");
     assert_eq!(pair.server.table.len(), 1);
     pair.assert_talking();
 }
@@ -122,32 +122,32 @@ fn blind_rst_does_not_remove_state() {
 #[test]
 fn a_reflected_message_is_of_no_use() {
     let mut pair = Pair::new();
-    let syn_wire = pair.from_client(&syn()).sent();
-    pair.to_server(&syn_wire).got();
-    let syn_ack_wire = pair.from_server(&syn_ack()).sent();
+    let syn_wire = pair.client_sends(&syn()).sent();
+    pair.server_gets(&syn_wire).got();
+    let syn_ack_wire = pair.server_sends(&syn_ack()).sent();
     let reflected = with_payload(&syn_ack(), payload(&syn_wire));
-    assert_eq!(pair.to_client(&reflected).silence(), Reason::TapUnexpected);
+    assert_eq!(pair.client_gets(&reflected).silence(), Reason::TapUnexpected);
     let moved = with_payload(&ack(), payload(&syn_ack_wire));
-    assert_eq!(pair.to_server(&moved).silence(), Reason::TapUnexpected);
+    assert_eq!(pair.server_gets(&moved).silence(), Reason::TapUnexpected);
 }
 
 #[test]
 fn a_stolen_token_makes_no_answer() {
     let mut pair = Pair::new();
     pair.connect();
-    let stolen = pair.from_server(&syn_ack()).sent();
+    let stolen = pair.server_sends(&syn_ack()).sent();
     pair.wait(Duration::from_secs(120));
     pair.client.timeout(pair.now);
-    pair.from_client(&syn_with(7)).sent();
+    pair.client_sends(&syn_with(7)).sent();
     let forged = with_payload(&syn_ack_with(SERVER_ISN, 7), payload(&stolen));
-    assert_eq!(pair.to_client(&forged).silence(), Reason::MacInvalid);
+    assert_eq!(pair.client_gets(&forged).silence(), Reason::MacInvalid);
 }
 
 #[test]
 fn stripping_identity_from_the_answer_of_an_authenticated_responder_is_refused() {
     let mut pair = Pair::new();
     pair.open();
-    assert_eq!(pair.to_client(&syn_ack()).silence(), Reason::IdentityStripped);
+    assert_eq!(pair.client_gets(&syn_ack()).silence(), Reason::IdentityStripped);
 }
 
 #[test]
@@ -155,11 +155,11 @@ fn stray_data_and_ack_scans_are_dropped_with_a_reason() {
     let mut pair = Pair::new();
     for flags in [Flags::ACK, PSH_ACK, Flags(0x11), Flags::RST, Flags(0x14)] {
         let stray = segment(&from_client(1, 2, flags));
-        assert_eq!(pair.to_server(&stray).silence(), Reason::Stray, "{flags}");
-        assert_eq!(pair.from_client(&stray).silence(), Reason::Stray, "{flags}");
+        assert_eq!(pair.server_gets(&stray).silence(), Reason::Stray, "{flags}");
+        assert_eq!(pair.client_sends(&stray).silence(), Reason::Stray, "{flags}");
     }
-    assert_eq!(pair.to_client(&syn_ack()).silence(), Reason::Stray);
-    assert_eq!(pair.from_server(&syn_ack()).silence(), Reason::Stray);
+    assert_eq!(pair.client_gets(&syn_ack()).silence(), Reason::Stray);
+    assert_eq!(pair.server_sends(&syn_ack()).silence(), Reason::Stray);
     assert_eq!(pair.server.count(SERVER, Reason::Stray), 6);
     assert!(pair.server.records.iter().all(|record| record.reason == Reason::Stray));
 }

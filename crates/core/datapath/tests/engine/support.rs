@@ -309,47 +309,47 @@ impl Pair {
         self.now.wall = self.now.wall.plus_secs(time.as_secs());
     }
 
-    pub(crate) fn from_client(&mut self, bytes: &[u8]) -> Step {
+    pub(crate) fn client_sends(&mut self, bytes: &[u8]) -> Step {
         self.client.handle(CLIENT, Hook::FromPu, bytes, self.now)
     }
 
-    pub(crate) fn to_client(&mut self, bytes: &[u8]) -> Step {
+    pub(crate) fn client_gets(&mut self, bytes: &[u8]) -> Step {
         self.client.handle(CLIENT, Hook::ToPu, bytes, self.now)
     }
 
-    pub(crate) fn from_server(&mut self, bytes: &[u8]) -> Step {
+    pub(crate) fn server_sends(&mut self, bytes: &[u8]) -> Step {
         self.server.handle(SERVER, Hook::FromPu, bytes, self.now)
     }
 
-    pub(crate) fn to_server(&mut self, bytes: &[u8]) -> Step {
+    pub(crate) fn server_gets(&mut self, bytes: &[u8]) -> Step {
         self.server.handle(SERVER, Hook::ToPu, bytes, self.now)
     }
 
     /// SYN and SYN-ACK up to the client's unit; returns both as they were on the wire.
     pub(crate) fn open(&mut self) -> (Vec<u8>, Vec<u8>) {
-        let syn_wire = self.from_client(&syn()).sent();
-        assert_eq!(self.to_server(&syn_wire).got(), syn());
-        let syn_ack_wire = self.from_server(&syn_ack()).sent();
-        assert_eq!(self.to_client(&syn_ack_wire).got(), syn_ack());
+        let syn_wire = self.client_sends(&syn()).sent();
+        assert_eq!(self.server_gets(&syn_wire).got(), syn());
+        let syn_ack_wire = self.server_sends(&syn_ack()).sent();
+        assert_eq!(self.client_gets(&syn_ack_wire).got(), syn_ack());
         (syn_wire, syn_ack_wire)
     }
 
     /// A whole handshake; returns its three segments as they were on the wire.
     pub(crate) fn connect(&mut self) -> [Vec<u8>; 3] {
         let (syn_wire, syn_ack_wire) = self.open();
-        let ack_wire = self.from_client(&ack()).sent();
-        assert_eq!(self.to_server(&ack_wire).got(), ack());
+        let ack_wire = self.client_sends(&ack()).sent();
+        assert_eq!(self.server_gets(&ack_wire).got(), ack());
         [syn_wire, syn_ack_wire, ack_wire]
     }
 
     /// Data of both ends arrives.
     pub(crate) fn assert_talking(&mut self) {
         let request = data(b"ping");
-        let wire = self.from_client(&request).sent();
-        assert_eq!(self.to_server(&wire).got(), request);
+        let wire = self.client_sends(&request).sent();
+        assert_eq!(self.server_gets(&wire).got(), request);
         let reply = server_data(b"pong");
-        let wire = self.from_server(&reply).sent();
-        assert_eq!(self.to_client(&wire).got(), reply);
+        let wire = self.server_sends(&reply).sent();
+        assert_eq!(self.client_gets(&wire).got(), reply);
     }
 }
 
