@@ -203,11 +203,8 @@ impl Initiator {
 
     /// Goes on with an authorized responder.
     pub fn accept(&mut self, authenticated: Authenticated) -> Accepted {
-        let sent = match self {
-            Self::SynSent(sent) => sent.clone(),
-            Self::Proving(proving) => proving.sent().clone(),
-            Self::PlainSent(_) | Self::AddressAdmitted(_) => return Accepted::No,
-        };
+        let Self::SynSent(sent) = self else { return Accepted::No };
+        let sent = sent.clone();
         *self = Self::Proving(Proving::new(sent, authenticated));
         Accepted::Yes
     }

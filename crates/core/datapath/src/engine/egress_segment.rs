@@ -81,7 +81,7 @@ impl Engine {
     fn set_data_seen(&mut self, cx: &mut Context<'_>, key: HalfOpenKey, held: Option<ConnectionEntry>) {
         let Some(handshake) = self.handshakes.get_mut(&key) else { return };
         let Some(entry) = &mut handshake.entry else { return };
-        if !entry.data_seen && held.is_some_and(|held| !held.data_seen) {
+        if !entry.data_seen && !held.is_some_and(|held| held.data_seen) {
             return;
         }
         entry.data_seen = false;

@@ -98,7 +98,7 @@ impl Engine {
             Some(InitiatorOutput::Pass) => Ok(Next::Pass),
             Some(InitiatorOutput::Confirmed) => {
                 let entry = self.handshakes.get_mut(&key).and_then(|handshake| handshake.entry.as_mut());
-                if let Some(entry) = entry {
+                if let Some(entry) = entry.filter(|entry| !entry.confirmed) {
                     entry.confirmed = true;
                     cx.out.push(Effect::Install(cx.key, *entry));
                 }

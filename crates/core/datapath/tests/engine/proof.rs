@@ -99,10 +99,8 @@ fn data_before_the_proof_is_held_and_released_behind_it() {
     pair.open();
     let proof = pair.client_sends(&ack()).sent();
     let first = pair.client_sends(&data(b"one")).sent();
-    let second = segment(&TcpSpec {
-        payload: b"two",
-        ..from_client(next().wrapping_add(3), SERVER_ISN + 1, PSH_ACK)
-    });
+    let second =
+        segment(&TcpSpec { payload: b"two", ..from_client(next().wrapping_add(3), SERVER_ISN + 1, PSH_ACK) });
     assert_eq!(pair.server_gets(&first), Step::default());
     assert_eq!(pair.server_gets(&second), Step::default());
     assert_eq!((pair.server.stats().held_packets, pair.server.table.len()), (2, 0));

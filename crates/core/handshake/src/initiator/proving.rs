@@ -11,11 +11,19 @@ use crate::message::Sender;
 pub struct Proving {
     sent: SynSent,
     authenticated: Authenticated,
+    unit: Unit,
+}
+
+/// Whether the unit's stack has shown that it took the SYN-ACK.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    Unheard,
+    Heard,
 }
 
 impl Proving {
     pub(super) const fn new(sent: SynSent, authenticated: Authenticated) -> Self {
-        Self { sent, authenticated }
+        Self { sent, authenticated, unit: Unit::Unheard }
     }
 
     /// The state that the SYN left behind.
@@ -36,7 +44,10 @@ impl Proving {
         &self.authenticated.proof
     }
 
-    pub(super) fn handle(&self, input: Input<'_>) -> Output {
+    pub(super) fn handle(&mut self, input: Input<'_>) -> Output {
+        if matches!(input, Input::Ack { .. } | Input::Data { .. }) {
+            self.unit = Unit::Heard;
+        }
         let proof = &self.authenticated.proof;
         match input {
             Input::Ack { seq } if seq == proof.seq => Output::AttachProof(proof.clone()),
@@ -44,14 +55,23 @@ impl Proving {
             Input::Data { seq } if seq == proof.seq => Output::ProofFirst(proof.clone()),
             Input::Data { .. } | Input::Reset | Input::PeerSyn => Output::Pass,
             Input::SynAck { ack, message } => match self.sent.authenticate(ack, message) {
-                Ok(Some(again)) if again == self.authenticated => Output::ProveAgain(again.proof),
-                Ok(Some(other)) => Output::Authorize(other),
+                Ok(Some(again)) if again == self.authenticated => self.handle_again(),
+                // A new connection of the responder, from a replayed SYN: this handshake proves itself once.
+                Ok(Some(_)) => Output::Drop(Fault::NonceMismatch),
                 Ok(None) => Output::Drop(Fault::IdentityStripped),
                 Err(fault) => Output::Drop(fault),
             },
             Input::PeerReset { .. } | Input::PeerAck { .. } | Input::PeerData => Output::Confirmed,
             Input::Refusal { header, .. } | Input::TokenRequest { header } => self.handle_late(header),
             Input::Syn => Output::Drop(Fault::Stray),
+        }
+    }
+
+    /// A stack that never took the SYN-ACK (it is long gone, and the SYN was replayed) must not be spoken for.
+    fn handle_again(&self) -> Output {
+        match self.unit {
+            Unit::Heard => Output::ProveAgain(self.authenticated.proof.clone()),
+            Unit::Unheard => Output::Pass,
         }
     }
 

@@ -8,13 +8,14 @@ use super::{Attach, Authenticated, Input, Message, Output, PeerRefusal, Proof, V
 use crate::Fault;
 use crate::message::{self, Sender};
 
-/// The SYN that may leave without identity if the ones before found no answer: the third retransmission.
+/// The first SYN that may leave without identity if the ones before found no answer: the third retransmission. Then
+/// every second one does: SYNs with identity may have been lost by chance.
 const LAST_RESORT_SYN: u8 = 4;
 
 /// Whether a handshake may go on without identity when SYNs with identity find no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LastResort {
-    /// From the third retransmission on, SYNs leave without identity.
+    /// The third retransmission, and every second one behind it, leaves without identity.
     Plain,
     /// Every SYN carries it.
     Never,
@@ -103,9 +104,11 @@ impl SynSent {
     }
 
     fn handle_syn(&mut self) -> Output {
-        self.syns = self.syns.saturating_add(1);
+        self.syns = self.syns.checked_add(1).unwrap_or(LAST_RESORT_SYN);
         match self.last_resort {
-            LastResort::Plain if self.syns >= LAST_RESORT_SYN => Output::FallBack,
+            LastResort::Plain if self.syns >= LAST_RESORT_SYN && self.syns.is_multiple_of(2) => {
+                Output::FallBack
+            }
             LastResort::Plain | LastResort::Never => Output::Identify(Attach::Full),
         }
     }

@@ -110,8 +110,8 @@ fn every_state_answers_every_input() {
         (Input::Data { seq: 0 }, [stray, stray, "ProofFirst", "Pass"]),
         (Input::Data { seq: 9 }, [stray, stray, "Pass", "Pass"]),
         (Input::Reset, ["Pass", "Pass", "Pass", "Pass"]),
-        (syn_ack(&right), ["Authorize", "Drop Unexpected", "ProveAgain", "Drop Unexpected"]),
-        (syn_ack(&other_nonce), ["Authorize", "Drop Unexpected", "Authorize", "Drop Unexpected"]),
+        (syn_ack(&right), ["Authorize", "Drop Unexpected", "Pass", "Drop Unexpected"]),
+        (syn_ack(&other_nonce), ["Authorize", "Drop Unexpected", "Drop NonceMismatch", "Drop Unexpected"]),
         (syn_ack(&replayed), ["Drop MacInvalid", "Drop Unexpected", "Drop MacInvalid", "Drop Unexpected"]),
         (syn_ack(&bare), ["Drop MacMissing", "Drop Unexpected", "Drop MacMissing", "Drop Unexpected"]),
         (syn_ack(&wrong_kind), ["Drop Unexpected", "Drop Unexpected", "Drop Unexpected", "Drop Unexpected"]),
@@ -214,7 +214,8 @@ fn the_third_retransmission_falls_back_unless_identity_is_a_must() {
     let mut lenient = Initiator::SynSent(sent());
     let mut strict = Initiator::SynSent(SynSent::new(ISN, OWN, LastResort::Never));
     for retransmission in 1..=5 {
-        let expected = if retransmission < 3 { Output::Identify(Attach::Full) } else { Output::FallBack };
+        let plain = retransmission >= 3 && retransmission % 2 == 1;
+        let expected = if plain { Output::FallBack } else { Output::Identify(Attach::Full) };
         assert_eq!(lenient.handle(Input::Syn), expected, "{retransmission}");
         assert_eq!(strict.handle(Input::Syn), Output::Identify(Attach::Full));
     }
@@ -224,7 +225,7 @@ fn the_third_retransmission_falls_back_unless_identity_is_a_must() {
 fn only_a_waiting_handshake_can_be_accepted() {
     let Initiator::Proving(state) = proving() else { panic!("accepted") };
     let authenticated = Authenticated { peer: PEER, endpoint: ENDPOINT, proof: state.proof().clone() };
-    for mut state in [Initiator::PlainSent(PlainSent::new(ISN)), admitted()] {
+    for mut state in [Initiator::PlainSent(PlainSent::new(ISN)), proving(), admitted()] {
         let before = state.clone();
         assert_eq!(state.accept(authenticated.clone()), Accepted::No);
         assert_eq!(state, before);
@@ -241,4 +242,14 @@ fn the_proof_answers_the_responders_nonce_at_the_first_sequence_number() {
     let header = header(&proof.payload);
     assert_eq!((proof.seq, proof.mac, message::sender(&header)), (0, header.mac, OWN));
     assert_eq!(message::check_mac(&header, &keys().initiator, PEER), Ok(()));
+}
+
+#[test]
+fn the_proof_is_repeated_only_for_a_unit_that_took_the_syn_ack() {
+    let (keys, header) = (keys(), syn_ack_from(PEER, OWN));
+    let again = Input::SynAck { ack: 0, message: Some(Message { header: &header, keys: &keys }) };
+    let mut state = proving();
+    assert_eq!(state.handle(again), Output::Pass);
+    assert!(matches!(state.handle(Input::Ack { seq: 0 }), Output::AttachProof(_)));
+    assert!(matches!(state.handle(again), Output::ProveAgain(_)));
 }
