@@ -34,9 +34,7 @@ pub use nat::{Masquerade, Nat, NatSpec};
 pub use network::{Fate, InFlight, Link, LinkSpec};
 pub use node::Node;
 pub use properties::Violation;
-pub use scenario::{
-    Expect, FIRST, Family, Group, Guard, OUTSIDE, SECOND, Scenario, THIRD, Trust,
-};
+pub use scenario::{Expect, FIRST, Family, Group, Guard, OUTSIDE, SECOND, Scenario, THIRD, Trust};
 pub use stream::{Checker, Opening, Stream, Way};
 pub use trace::{Detail, Trace, describe};
 pub use world::World;
@@ -107,7 +105,10 @@ impl Run {
                 world.hosts[group.server].listen(group.port, group.dialogue);
             }
             for offset in 0..group.parallel {
-                world.schedule(nanos_of(group.start) + u64::from(offset) * 1000, Event::Connect(index, offset));
+                world.schedule(
+                    nanos_of(group.start) + u64::from(offset) * 1000,
+                    Event::Connect(index, offset),
+                );
                 lanes.push(Lane { group: index, offset, ids: Vec::new(), is_next_planned: true });
             }
         }
@@ -125,8 +126,12 @@ impl Run {
         let linger = self.world.now() + LINGER;
         while self.step(linger) {}
         for index in 0..self.world.scenario.groups.len() {
-            let ids: Vec<u32> =
-                self.lanes.iter().filter(|lane| lane.group == index).flat_map(|lane| lane.ids.clone()).collect();
+            let ids: Vec<u32> = self
+                .lanes
+                .iter()
+                .filter(|lane| lane.group == index)
+                .flat_map(|lane| lane.ids.clone())
+                .collect();
             self.world.check_group(index, &ids);
         }
         self.silence();
@@ -185,7 +190,11 @@ impl Run {
         let now = self.world.now();
         let host = &mut self.world.hosts[group.client];
         let id = host.connect(now, group.client_port + offset, group.target, group.dialogue);
-        self.world.trace.event(now, world::name(group.client), &format!("connects to {} as {id:#x}", group.target));
+        self.world.trace.event(
+            now,
+            world::name(group.client),
+            &format!("connects to {} as {id:#x}", group.target),
+        );
         if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.group == index && lane.offset == offset) {
             lane.ids.push(id);
             lane.is_next_planned = false;
@@ -225,10 +234,12 @@ impl Run {
             let Some(id) = lane.ids.last().copied() else { continue };
             let host = &self.world.hosts[group.client];
             let is_over = match group.expect {
-                Expect::Completes => {
-                    host.endpoint(id).is_some_and(|end| end.app.is_complete() && (end.app.is_flushed() || !host.is_open(id)))
+                Expect::Completes => host
+                    .endpoint(id)
+                    .is_some_and(|end| end.app.is_complete() && (end.app.is_flushed() || !host.is_open(id))),
+                Expect::MayFail | Expect::DeniedByServer | Expect::DeniedByClient | Expect::Refused => {
+                    !host.is_open(id)
                 }
-                Expect::MayFail | Expect::DeniedByServer | Expect::DeniedByClient | Expect::Refused => !host.is_open(id),
             };
             if is_over {
                 lane.is_next_planned = true;
@@ -243,8 +254,12 @@ impl Run {
             let group = &self.world.scenario.groups[lane.group];
             !lane.is_next_planned && lane.ids.len() == usize::from(group.rounds)
         }) && (0..self.world.scenario.groups.len()).all(|index| {
-            let ids: Vec<u32> =
-                self.lanes.iter().filter(|lane| lane.group == index).flat_map(|lane| lane.ids.clone()).collect();
+            let ids: Vec<u32> = self
+                .lanes
+                .iter()
+                .filter(|lane| lane.group == index)
+                .flat_map(|lane| lane.ids.clone())
+                .collect();
             self.world.is_settled(&self.world.scenario.groups[index], &ids)
         })
     }

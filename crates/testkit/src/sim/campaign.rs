@@ -14,7 +14,7 @@ pub const SEED_VARIABLE: &str = "TRIREME_SIM_SEED";
 pub const BASE_VARIABLE: &str = "TRIREME_SIM_BASE";
 
 /// Failing seeds that a campaign describes in full.
-const DESCRIBED: usize = 10;
+const DESCRIBED: usize = 60;
 
 /// What a campaign has to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,10 @@ impl Campaign {
     }
 
     fn command(self, seed: u64) -> String {
-        format!("{SEED_VARIABLE}={seed} cargo test -p trireme-testkit --test sim -- --exact {} --nocapture", self.test)
+        format!(
+            "{SEED_VARIABLE}={seed} cargo test -p trireme-testkit --test sim -- --exact {} --nocapture",
+            self.test
+        )
     }
 }
 

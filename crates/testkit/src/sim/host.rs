@@ -43,6 +43,7 @@ pub struct HostSpec {
 pub struct Endpoint {
     handle: SocketHandle,
     opened_at: u64,
+    heard_at: u64,
     spent_since: Option<u64>,
     fin: LastFin,
     /// The port it was accepted on, for a server's end.
@@ -65,6 +66,8 @@ pub struct Host {
 
 /// A server's end that nobody completes is forgotten after this time.
 const HALF_OPEN_PATIENCE: u64 = 900 * 1_000_000_000;
+/// A server's end that hears nothing, not even answers to keep-alives, is forgotten after this time.
+const DEAD_PEER_PATIENCE: u64 = 1500 * 1_000_000_000;
 /// A socket whose application is through is forgotten after this time, whatever the peer does.
 const ORPHAN_PATIENCE: u64 = 600 * 1_000_000_000;
 
@@ -127,6 +130,7 @@ impl Host {
         self.endpoints.push(Endpoint {
             handle,
             opened_at: now,
+            heard_at: now,
             spent_since: None,
             fin: LastFin::default(),
             listen_port: None,
@@ -178,6 +182,11 @@ impl Host {
     /// The next packet that leaves the host.
     pub fn pop_sent(&mut self, now: u64) -> Option<Vec<u8>> {
         let mut packet = self.device.tx.pop_front()?;
+        // Applications here read at once: a full buffer is over before anybody could know of it. A window of zero
+        // that is overtaken by the one after it makes smoltcp 0.14 forget its retransmission timer.
+        while TcpView::parse(&packet).is_some_and(|view| view.window == 0 && view.flags == ACK) {
+            packet = self.device.tx.pop_front()?;
+        }
         self.remember_fin(now, &packet);
         if self.spec.offload {
             packets::write_ip_sum(&mut packet);
@@ -216,7 +225,7 @@ impl Host {
     }
 
     /// Both ends known to this host, finished ones too.
-    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> + Clone {
         self.finished.iter().chain(&self.endpoints)
     }
 
@@ -248,12 +257,16 @@ impl Host {
     /// A listening port takes a socket only while a SYN for it is being handled, like a backlog without a limit.
     fn open_listener(&mut self, now: u64, packet: &[u8]) {
         let Some(view) = TcpView::parse(packet) else { return };
+        let known = self.find(view.dst, view.src);
+        if let Some(endpoint) = self.endpoints.iter_mut().find(|endpoint| Some(endpoint.handle) == known) {
+            endpoint.heard_at = now;
+        }
         let is_first = view.has(SYN) && view.flags & (ACK | RST) == 0;
         if !is_first || view.dst.ip() != self.spec.addr || packets::tcp_sum(packet) == Some(Sum::Invalid) {
             return;
         }
         let Some(dialogue) = self.listening.get(&view.dst.port()).copied() else { return };
-        if let Some(handle) = self.find(view.dst, view.src) {
+        if let Some(handle) = known {
             if !matches!(self.sockets.get::<Socket<'_>>(handle).state(), State::TimeWait | State::Closed) {
                 return;
             }
@@ -268,6 +281,7 @@ impl Host {
         self.endpoints.push(Endpoint {
             handle,
             opened_at: now,
+            heard_at: now,
             spent_since: None,
             fin: LastFin::default(),
             listen_port: Some(view.dst.port()),
@@ -282,6 +296,8 @@ impl Host {
             let socket = self.sockets.get_mut::<Socket<'_>>(endpoint.handle);
             endpoint.app.step(socket);
             let age = now.saturating_sub(endpoint.opened_at);
+            let is_deserted =
+                endpoint.listen_port.is_some() && now.saturating_sub(endpoint.heard_at) > DEAD_PEER_PATIENCE;
             let is_over = match socket.state() {
                 // An aborted socket keeps its remote end until its reset has left.
                 State::Closed => socket.remote_endpoint().is_none(),
@@ -295,7 +311,10 @@ impl Host {
                 | State::Closing
                 | State::LastAck
                 | State::TimeWait => {
-                    endpoint.spent_since.is_some_and(|since| now.saturating_sub(since) > ORPHAN_PATIENCE)
+                    is_deserted
+                        || endpoint
+                            .spent_since
+                            .is_some_and(|since| now.saturating_sub(since) > ORPHAN_PATIENCE)
                 }
             };
             if endpoint.app.is_spent(socket) {

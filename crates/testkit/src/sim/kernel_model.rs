@@ -95,7 +95,8 @@ impl KernelModel {
         // What this table cannot read, it does not judge.
         let Some(view) = TcpView::parse(packet) else { return KernelVerdict::Punt(None) };
         let key = flow_key(pu, hook, &view);
-        let found = self.live.get(&key).copied().or_else(|| self.closing.get(&key).map(|closing| closing.entry));
+        let found =
+            self.live.get(&key).copied().or_else(|| self.closing.get(&key).map(|closing| closing.entry));
         let Some(mut entry) = found else { return KernelVerdict::Punt(None) };
         if view.flags & SYN != 0 || self.epochs.get(&pu) != Some(&entry.epoch) {
             return KernelVerdict::Punt(Some(entry));
@@ -227,7 +228,10 @@ mod tests {
         let held = entry(Role::Responder, true);
         let mut table = self::table(held);
         for flags in [SYN, SYN | ACK] {
-            assert_eq!(table.classify(PU, Hook::FromPu, &from(flags, 5, b"")), KernelVerdict::Punt(Some(held)));
+            assert_eq!(
+                table.classify(PU, Hook::FromPu, &from(flags, 5, b"")),
+                KernelVerdict::Punt(Some(held))
+            );
             assert_eq!(table.classify(PU, Hook::ToPu, &to(flags, 5, b"")), KernelVerdict::Punt(Some(held)));
         }
         assert_eq!(table.classify(PU, Hook::ToPu, &to(ACK, 5, b"x")), KernelVerdict::Pass);
@@ -245,7 +249,10 @@ mod tests {
     fn only_the_known_proof_at_its_place_goes_to_the_engine() {
         let held = entry(Role::Responder, true);
         let mut table = table(held);
-        assert_eq!(table.classify(PU, Hook::ToPu, &to(ACK, PROOF_SEQ, &proof())), KernelVerdict::Punt(Some(held)));
+        assert_eq!(
+            table.classify(PU, Hook::ToPu, &to(ACK, PROOF_SEQ, &proof())),
+            KernelVerdict::Punt(Some(held))
+        );
         assert_eq!(table.classify(PU, Hook::ToPu, &to(ACK, PROOF_SEQ + 1, &proof())), KernelVerdict::Pass);
         let mut other = proof();
         other[41] ^= 1;
@@ -256,7 +263,10 @@ mod tests {
     fn until_it_is_confirmed_the_initiator_repeats_its_proof() {
         let held = entry(Role::Initiator, false);
         let mut table = table(held);
-        assert_eq!(table.classify(PU, Hook::FromPu, &from(ACK, PROOF_SEQ, b"")), KernelVerdict::Punt(Some(held)));
+        assert_eq!(
+            table.classify(PU, Hook::FromPu, &from(ACK, PROOF_SEQ, b"")),
+            KernelVerdict::Punt(Some(held))
+        );
         let data = from(ACK | PSH, PROOF_SEQ, b"data");
         assert_eq!(table.classify(PU, Hook::FromPu, &data), KernelVerdict::Pass);
         let seen = ConnectionEntry { data_seen: true, ..held };
@@ -271,11 +281,9 @@ mod tests {
         let mut table = table(entry(Role::Responder, true));
         let live = *table.keys().next().unwrap();
         for port in 1..=5 {
-            let packet = TcpPacket {
-                flags: RST,
-                ..TcpPacket::syn(SocketAddr::new(remote().ip(), port), local(), 5)
-            }
-            .build();
+            let packet =
+                TcpPacket { flags: RST, ..TcpPacket::syn(SocketAddr::new(remote().ip(), port), local(), 5) }
+                    .build();
             let key = flow_key(PU, Hook::ToPu, &TcpView::parse(&packet).unwrap());
             table.install(key, entry(Role::Responder, true));
             assert_eq!(table.classify(PU, Hook::ToPu, &packet), KernelVerdict::Pass);

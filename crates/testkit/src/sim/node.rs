@@ -93,7 +93,14 @@ impl Node {
         match self.kernel.classify(pu, hook, &packet) {
             KernelVerdict::Pass => Ok(packet),
             KernelVerdict::Punt(connection) => {
-                self.queue.push_back(Packet { pu, hook, bytes: packet, gso_size: None, connection, token: 0 });
+                self.queue.push_back(Packet {
+                    pu,
+                    hook,
+                    bytes: packet,
+                    gso_size: None,
+                    connection,
+                    token: 0,
+                });
                 let arrival = now.monotonic.as_nanos() + rng.random_range(0..=self.punt_latency);
                 // One ring, worked off in order.
                 self.ready_at = self.ready_at.max(arrival) + 1;
@@ -118,7 +125,11 @@ impl Node {
         self.carry_out(effects, &mut outcomes);
         if let Verdict::Pass(packet) = verdict {
             if is_worse(&arrived, &packet.bytes) {
-                let what = format!("{} became {}", super::trace::describe(&arrived), super::trace::describe(&packet.bytes));
+                let what = format!(
+                    "{} became {}",
+                    super::trace::describe(&arrived),
+                    super::trace::describe(&packet.bytes)
+                );
                 outcomes.push(Outcome::Violated(Violation::BadChecksum(what)));
             }
             outcomes.push(Outcome::Put { host, hook, packet: packet.bytes });
@@ -195,7 +206,9 @@ impl Node {
     fn carry_out(&mut self, effects: Vec<Effect>, outcomes: &mut Vec<Outcome>) {
         for effect in effects {
             match effect {
-                Effect::Transmit { pu, toward, bytes, gso_size: _ } => self.transmit(pu, toward, bytes, outcomes),
+                Effect::Transmit { pu, toward, bytes, gso_size: _ } => {
+                    self.transmit(pu, toward, bytes, outcomes)
+                }
                 Effect::Verify(job) => {
                     // Spread, but not by a draw: the order of packets must not depend on how often keys are new.
                     self.verifications += 1;

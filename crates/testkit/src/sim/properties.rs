@@ -14,6 +14,8 @@ pub enum Violation {
     StreamDamaged(String),
     /// A forbidden connection was established or carried bytes.
     DenialBroken(String),
+    /// A server's stack completed a handshake that no client's stack completed.
+    Ghost(String),
     /// A connection to a closed port was not reported as refused.
     NotRefused(String),
     /// Something was left in a table at the end.
@@ -75,20 +77,32 @@ impl World {
         let group = &self.scenario.groups[index];
         let mut found = Vec::new();
         let clients = || ids.iter().filter_map(|id| self.hosts[group.client].endpoint(*id));
-        for (side, end) in clients().map(|end| ("client", end)).chain(self.accepted(group).map(|end| ("server", end))) {
+        for (side, end) in
+            clients().map(|end| ("client", end)).chain(self.accepted(group).map(|end| ("server", end)))
+        {
             if let Some(offset) = end.app.checker().first_wrong() {
                 let what = format!("group {index}, {side} {:#x}: byte {offset} is wrong", end.app.id());
                 found.push(Violation::StreamDamaged(what));
             }
         }
+        let is_established = |end: &&Endpoint| end.app.progress().established;
+        let (called, answered) =
+            (clients().filter(is_established).count(), self.accepted(group).filter(is_established).count());
+        if answered > called {
+            let what = format!("group {index}: {called} established clients, {answered} established servers");
+            found.push(Violation::Ghost(what));
+        }
         match group.expect {
             Expect::MayFail => {}
             Expect::Completes => {
                 for client in clients() {
-                    let server = self.accepted(group).find(|server| is_pair(client, server));
-                    if !client.app.is_complete() || !server.is_some_and(|server| server.app.is_complete()) {
-                        let (client, server) = (summary(client), server.map(summary));
-                        found.push(Violation::Incomplete(format!("group {index}: {client}; server {server:?}")));
+                    let mut servers = self.accepted(group).filter(|server| is_pair(client, server));
+                    let is_served = servers.clone().any(|server| server.app.is_complete());
+                    if !client.app.is_complete() || !is_served {
+                        let (client, server) = (summary(client), servers.next().map(summary));
+                        found.push(Violation::Incomplete(format!(
+                            "group {index}: {client}; server {server:?}"
+                        )));
                     }
                 }
             }
@@ -113,7 +127,7 @@ impl World {
         }
     }
 
-    fn accepted<'a>(&'a self, group: &'a Group) -> impl Iterator<Item = &'a Endpoint> {
+    fn accepted<'a>(&'a self, group: &'a Group) -> impl Iterator<Item = &'a Endpoint> + Clone {
         self.hosts[group.server].endpoints().filter(|end| end.listen_port == Some(group.port))
     }
 }
@@ -129,5 +143,11 @@ fn is_pair(client: &Endpoint, server: &Endpoint) -> bool {
 
 fn summary(end: &Endpoint) -> String {
     let checker = end.app.checker();
-    format!("{:#x} {:?} received {} complete {}", end.app.id(), end.app.progress(), checker.received(), end.app.is_complete())
+    format!(
+        "{:#x} {:?} received {} complete {}",
+        end.app.id(),
+        end.app.progress(),
+        checker.received(),
+        end.app.is_complete()
+    )
 }

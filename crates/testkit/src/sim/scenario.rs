@@ -184,8 +184,14 @@ impl Scenario {
             seed,
             guard,
             family,
-            trust: *pick(rng, &[Trust::Psk, Trust::Psk, Trust::Certificate, Trust::KeyToken, Trust::Prepopulated]),
-            encodings: [*pick(rng, &[Encoding::Cwt, Encoding::Jwt]), *pick(rng, &[Encoding::Cwt, Encoding::Jwt])],
+            trust: *pick(
+                rng,
+                &[Trust::Psk, Trust::Psk, Trust::Certificate, Trust::KeyToken, Trust::Prepopulated],
+            ),
+            encodings: [
+                *pick(rng, &[Encoding::Cwt, Encoding::Jwt]),
+                *pick(rng, &[Encoding::Cwt, Encoding::Jwt]),
+            ],
             authorize,
             refusal: *pick(rng, &[Refusal::Silent, Refusal::Silent, Refusal::Rst, Refusal::Icmp]),
             notify_peer: *pick(rng, &[NotifyPeer::Never, NotifyPeer::WithReason]),
@@ -249,7 +255,8 @@ fn hosts(rng: &mut ChaCha8Rng, family: Family, mtu: usize) -> Vec<HostSpec> {
 
 fn link(rng: &mut ChaCha8Rng) -> LinkSpec {
     let mtu = *pick(rng, &[1280, 1280, 1400, 1500]);
-    let mut maybe = |share: f64, most: f64| if rng.random_bool(share) { most * rng.random::<f64>() } else { 0.0 };
+    let mut maybe =
+        |share: f64, most: f64| if rng.random_bool(share) { most * rng.random::<f64>() } else { 0.0 };
     let loss = if maybe(0.3, 1.0) > 0.0 { 0.3 } else { 0.05 };
     let (loss, duplicate, corrupt) = (maybe(0.6, loss), maybe(0.4, 0.2), maybe(0.3, 0.05));
     let (stall, replay) = (maybe(0.3, 0.05), maybe(0.3, 0.1));
@@ -360,7 +367,8 @@ fn dialogue(rng: &mut ChaCha8Rng, link: &LinkSpec) -> Dialogue {
     let protocol = *pick(rng, &Protocol::ALL);
     let most = if link.loss > 0.08 || link.stall > 0.01 { 8_000 } else { 200_000 };
     let mut size = || {
-        let bound: usize = *pick(rng, &[0, 1, 100, 100, 3_000, 3_000, 3_000, 20_000, 20_000, 20_000, 200_000]);
+        let bound: usize =
+            *pick(rng, &[0, 1, 100, 100, 3_000, 3_000, 3_000, 20_000, 20_000, 20_000, 200_000]);
         rng.random_range(0..=bound.min(most))
     };
     let (to_server, to_client) = (size(), size());

@@ -51,7 +51,8 @@ impl Material {
     fn make() -> Self {
         let rng = &mut SeededRandom::new([7; 32]);
         let period = Period { now: EPOCH, lifetime_secs: LIFETIME_SECS };
-        let authority = Authority::create("simulated", &Constraints::Unrestricted, period, rng).expect("a CA");
+        let authority =
+            Authority::create("simulated", &Constraints::Unrestricted, period, rng).expect("a CA");
         let nodes = ["node-0", "node-1"].map(|name| {
             let id = NodeId::from_str(name).expect("a valid name");
             let key = SigningKey::generate(rng).expect("a key");

@@ -133,7 +133,8 @@ fn pattern(id: u32, way: Way, at: usize) -> u8 {
         Way::ToServer => 0x9e37_79b9_7f4a_7c15_u64,
         Way::ToClient => 0xc2b2_ae3d_27d4_eb4f,
     };
-    let mixed = (u64::from(id) << 32 | (at as u64 >> 3)).wrapping_mul(salt).rotate_left(29).wrapping_mul(salt | 1);
+    let mixed =
+        (u64::from(id) << 32 | (at as u64 >> 3)).wrapping_mul(salt).rotate_left(29).wrapping_mul(salt | 1);
     mixed.to_le_bytes()[at & 7]
 }
 

@@ -91,7 +91,14 @@ pub fn describe(packet: &[u8]) -> String {
             flags.push(name);
         }
     }
-    let mut line = format!("{} > {} [{flags}] seq {} ack {} len {}", view.src, view.dst, view.seq, view.ack, view.payload.len());
+    let mut line = format!(
+        "{} > {} [{flags}] seq {} ack {} len {}",
+        view.src,
+        view.dst,
+        view.seq,
+        view.ack,
+        view.payload.len()
+    );
     if let Some(kind) = view.tap_kind() {
         let name = match kind {
             1 => "SYN",

@@ -53,13 +53,19 @@ fn policy(scenario: &Scenario, host: usize) -> PuPolicy {
     let outside = scenario.hosts[OUTSIDE].addr;
     PuPolicy {
         ingress: Ruleset::Rules(
-            ingress().filter(|group| group.client != OUTSIDE).map(|group| rule(group.client, group)).collect(),
+            ingress()
+                .filter(|group| group.client != OUTSIDE)
+                .map(|group| rule(group.client, group))
+                .collect(),
         ),
         egress: Ruleset::Rules(
             egress().filter(|group| group.server != OUTSIDE).map(|group| rule(group.server, group)).collect(),
         ),
         network_acls: Ruleset::Rules(
-            ingress().filter(|group| group.client == OUTSIDE).map(|group| ip_rule(outside, group.port)).collect(),
+            ingress()
+                .filter(|group| group.client == OUTSIDE)
+                .map(|group| ip_rule(outside, group.port))
+                .collect(),
         ),
         application_acls: Ruleset::Rules(
             egress()

@@ -73,7 +73,8 @@ impl World {
     /// The world of a scenario, at time zero.
     #[must_use]
     pub fn new(scenario: Scenario, detail: Detail) -> Self {
-        let hosts: Vec<Host> = (0..).zip(&scenario.hosts).map(|(index, spec)| Host::new(*spec, index)).collect();
+        let hosts: Vec<Host> =
+            (0..).zip(&scenario.hosts).map(|(index, spec)| Host::new(*spec, index)).collect();
         let mut rng = ChaCha8Rng::seed_from_u64(scenario.run_seed);
         rng.set_stream(1);
         let mut link_rng = ChaCha8Rng::seed_from_u64(scenario.run_seed);
@@ -270,7 +271,11 @@ impl World {
             let removed = node.collect(|host, local, remote| {
                 !hosts[host].has_socket(SocketAddr::from(local), SocketAddr::from(remote))
             });
-            self.trace.event(self.clock.nanos(), "node", &format!("forgets {removed} connections without sockets"));
+            self.trace.event(
+                self.clock.nanos(),
+                "node",
+                &format!("forgets {removed} connections without sockets"),
+            );
         }
     }
 
