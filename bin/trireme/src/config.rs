@@ -131,13 +131,27 @@ pub(crate) struct Tags {
 }
 
 /// How strictly connections are judged.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Enforcement {
     pub(crate) authorization: Authorization,
     pub(crate) refusal: Refusal,
+    /// Whether the agent of a refused peer is told why, under a MAC; its workload sees `refusal` all the same.
+    pub(crate) notify_peer: bool,
     pub(crate) strict_identity: bool,
     pub(crate) other_protocols: OtherProtocols,
+}
+
+impl Default for Enforcement {
+    fn default() -> Self {
+        Self {
+            authorization: Authorization::default(),
+            refusal: Refusal::default(),
+            notify_peer: true,
+            strict_identity: false,
+            other_protocols: OtherProtocols::default(),
+        }
+    }
 }
 
 /// Where policy comes from.

@@ -46,4 +46,4 @@ pub use status::{Status, UnitState, UnitStatus};
 pub use unit::{Enforcement, OtherProtocols, UnitSettings};
 pub use warnings::Warning;
 
-pub use trireme_datapath::{Authorize, PuSettings, Refusal, Strictness, TargetNetworks};
+pub use trireme_datapath::{Authorize, NotifyPeer, PuSettings, Refusal, Strictness, TargetNetworks};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use trireme::datapath::bpf::{BpfConfig, BpfDatapath};
 use trireme::{
-    Authorize, FilePolicyResolver, FlowStore, NodeSecrets, PuSettings, Refusal, StaticMonitor, StaticPu,
-    Strictness, TargetNetworks, Trireme, UnitOverride, UnitSettings,
+    Authorize, FilePolicyResolver, FlowStore, NodeSecrets, NotifyPeer, PuSettings, Refusal, StaticMonitor,
+    StaticPu, Strictness, TargetNetworks, Trireme, UnitOverride, UnitSettings,
 };
 use trireme_policy::Mode;
 use trireme_token::{KeyPattern, TagFilter};
@@ -99,6 +99,7 @@ fn settings(config: &Config, unit: Option<&Pu>) -> UnitSettings {
             authorize,
             strictness,
             refusal,
+            notify_peer: if common.notify_peer { NotifyPeer::WithReason } else { NotifyPeer::Never },
             target_networks: TargetNetworks {
                 include: config.network.targets.iter().map(|net| net.0).collect(),
                 exclude: config.network.exclude.iter().map(|net| net.0).collect(),

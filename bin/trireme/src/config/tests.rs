@@ -126,7 +126,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("", "[enforcement]\nrefusal = \"loud\"", "agent.toml:15:11: enforcement.refusal: unknown variant `loud`, expected one of `silent`, `rst`, `icmp`"),
     ("", "[enforcement]\nstrict_identity = \"yes\"", "agent.toml:15:19: enforcement.strict_identity: invalid type: string \"yes\", expected a boolean"),
     ("", "[enforcement]\nother_protocols = \"some\"", "agent.toml:15:19: enforcement.other_protocols: unknown variant `some`, expected `deny` or `allow`"),
-    ("", "[enforcement]\nmode = \"off\"", "agent.toml:15:1: enforcement: unknown field `mode`, expected one of `authorization`, `refusal`, `strict_identity`, `other_protocols`"),
+    ("", "[enforcement]\nmode = \"off\"", "agent.toml:15:1: enforcement: unknown field `mode`, expected one of `authorization`, `refusal`, `notify_peer`, `strict_identity`, `other_protocols`"),
     // policy
     ("file = \"policy.yaml\"", "", "agent.toml:7:1: policy: missing field `file`"),
     ("file = \"policy.yaml\"", "file = true", "agent.toml:8:8: policy.file: invalid type: boolean `true`, expected path string"),
