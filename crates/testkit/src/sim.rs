@@ -63,8 +63,10 @@ const DEADLINE: u64 = 7200 * SECOND_NANOS;
 const LINGER: u64 = 30 * SECOND_NANOS;
 /// Time after which every table must be empty once all hosts are silent.
 const QUIET: u64 = 300 * SECOND_NANOS;
-/// A refusal by a closed port arrives within this time even on a lossy path.
-const REFUSAL_PATIENCE: u64 = 1800 * SECOND_NANOS;
+/// A stack stops repeating a SYN after this time, and the application tries again from the same port.
+const CONNECT_PATIENCE: u64 = 130 * SECOND_NANOS;
+/// Attempts after which a port counts as closed without saying so.
+const MOST_ATTEMPTS: u32 = 30;
 /// A conversation that may fail is given up after this time.
 const FRAGILE_PATIENCE: u64 = 120 * SECOND_NANOS;
 /// More events than any run of this size can need.
@@ -93,7 +95,9 @@ struct Run {
 struct Lane {
     group: usize,
     offset: u16,
+    /// Clients' ends by round; an attempt that timed out is replaced by the next.
     ids: Vec<u32>,
+    attempts: u32,
     is_next_planned: bool,
 }
 
@@ -109,7 +113,13 @@ impl Run {
                     nanos_of(group.start) + u64::from(offset) * 1000,
                     Event::Connect(index, offset),
                 );
-                lanes.push(Lane { group: index, offset, ids: Vec::new(), is_next_planned: true });
+                lanes.push(Lane {
+                    group: index,
+                    offset,
+                    ids: Vec::new(),
+                    attempts: 0,
+                    is_next_planned: true,
+                });
             }
         }
         world.schedule(20 * SECOND_NANOS, Event::Collect);
@@ -168,6 +178,10 @@ impl Run {
         match event {
             Event::Connect(group, offset) => self.connect(group, offset),
             Event::GiveUp(host, id) => self.give_up(host, id),
+            Event::Restart(_) => {
+                self.interrupt();
+                self.world.handle(event);
+            }
             Event::Collect => {
                 self.world.handle(Event::Collect);
                 if !self.is_settled() {
@@ -180,7 +194,8 @@ impl Run {
             | Event::Engine(_)
             | Event::NodeTick(_)
             | Event::Verified(..)
-            | Event::Reload => self.world.handle(event),
+            | Event::Reload
+            | Event::Revoke(_) => self.world.handle(event),
         }
         true
     }
@@ -200,28 +215,50 @@ impl Run {
             lane.is_next_planned = false;
         }
         let patience = match group.expect {
-            Expect::Completes => None,
-            Expect::MayFail => Some(FRAGILE_PATIENCE),
-            Expect::DeniedByServer | Expect::DeniedByClient => Some(nanos_of(group.patience)),
-            Expect::Refused => Some(REFUSAL_PATIENCE),
+            Expect::Completes | Expect::Refused => CONNECT_PATIENCE,
+            Expect::MayFail => FRAGILE_PATIENCE,
+            Expect::DeniedByServer | Expect::DeniedByClient => nanos_of(group.patience),
         };
-        if let Some(patience) = patience {
-            self.world.schedule(patience, Event::GiveUp(group.client, id));
-        }
+        self.world.schedule(patience, Event::GiveUp(group.client, id));
         self.world.after_host(group.client);
     }
 
     fn give_up(&mut self, host: usize, id: u32) {
-        if !self.world.hosts[host].is_open(id) {
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.ids.contains(&id)) else { return };
+        let is_established =
+            self.world.hosts[host].endpoint(id).is_some_and(|end| end.app.progress().established);
+        let expect = self.world.scenario.groups[lane.group].expect;
+        let must_answer = matches!(expect, Expect::Completes | Expect::Refused);
+        let is_exempt = self.world.interrupted.contains(&id);
+        if !self.world.hosts[host].is_open(id) || (must_answer && is_established && !is_exempt) {
             return;
-        }
-        let lane = self.lanes.iter().find(|lane| lane.ids.contains(&id));
-        if lane.is_some_and(|lane| self.world.scenario.groups[lane.group].expect == Expect::Refused) {
-            let what = format!("connection {id:#x} heard nothing from a closed port");
-            self.world.violations.push(Violation::NotRefused(what));
         }
         self.world.trace.event(self.world.now(), world::name(host), &format!("gives up {id:#x}"));
         self.world.hosts[host].give_up(id);
+        if !must_answer || is_exempt {
+            return;
+        }
+        lane.attempts += 1;
+        if lane.attempts < MOST_ATTEMPTS {
+            lane.ids.retain(|known| *known != id);
+            lane.is_next_planned = true;
+            self.world.schedule(1000, Event::Connect(lane.group, lane.offset));
+        } else if expect == Expect::Refused {
+            let what = format!("connection {id:#x} heard nothing from a closed port");
+            self.world.violations.push(Violation::NotRefused(what));
+        }
+    }
+
+    /// Takes note of conversations that a restart catches in their handshake: their clients may wait for ever.
+    fn interrupt(&mut self) {
+        for lane in &self.lanes {
+            let group = &self.world.scenario.groups[lane.group];
+            let Some(id) = lane.ids.last().copied() else { continue };
+            if self.world.hosts[group.client].is_open(id) && self.world.is_in_handshake(group) {
+                self.world.interrupted.insert(id);
+                self.world.schedule(FRAGILE_PATIENCE, Event::GiveUp(group.client, id));
+            }
+        }
     }
 
     /// Plans the next conversation of every lane whose last one is over for the client.

@@ -37,6 +37,12 @@ impl LastFin {
         self.packet.as_ref().map(|_| self.sent_at.saturating_add(PATIENCE))
     }
 
+    /// An empty acknowledgement of everything that has arrived, behind the FIN.
+    pub(super) fn challenge(&self) -> Option<Vec<u8>> {
+        let packet = self.packet.as_ref()?;
+        Some(TcpPacket { flags: ACK, seq: packet.seq.wrapping_add(1), ..packet.clone() }.build())
+    }
+
     /// The segment to repeat.
     pub(super) fn packet(&self) -> Option<Vec<u8>> {
         self.packet.as_ref().map(TcpPacket::build)

@@ -46,10 +46,19 @@ pub struct Endpoint {
     heard_at: u64,
     spent_since: Option<u64>,
     fin: LastFin,
+    remote_port: u16,
     /// The port it was accepted on, for a server's end.
     pub listen_port: Option<u16>,
     /// This end's application.
     pub app: App,
+}
+
+impl Endpoint {
+    /// The port at the other end.
+    #[must_use]
+    pub const fn remote_port(&self) -> u16 {
+        self.remote_port
+    }
 }
 
 /// A host on the virtual network.
@@ -133,6 +142,7 @@ impl Host {
             heard_at: now,
             spent_since: None,
             fin: LastFin::default(),
+            remote_port: remote.port(),
             listen_port: None,
             app: App::new(dialogue, Way::ToServer, id),
         });
@@ -267,6 +277,9 @@ impl Host {
         }
         let Some(dialogue) = self.listening.get(&view.dst.port()).copied() else { return };
         if let Some(handle) = known {
+            if self.sockets.get::<Socket<'_>>(handle).state() == State::LastAck {
+                self.challenge(handle);
+            }
             if !matches!(self.sockets.get::<Socket<'_>>(handle).state(), State::TimeWait | State::Closed) {
                 return;
             }
@@ -284,6 +297,7 @@ impl Host {
             heard_at: now,
             spent_since: None,
             fin: LastFin::default(),
+            remote_port: view.src.port(),
             listen_port: Some(view.dst.port()),
             app: App::new(dialogue, Way::ToClient, id),
         });
@@ -326,6 +340,13 @@ impl Host {
                 at += 1;
             }
         }
+    }
+
+    /// Answers a SYN on the ports of a connection that waits for its last acknowledgement (RFC 9293 §3.10.7.4),
+    /// which smoltcp 0.14 does not: the sender of the SYN resets what it does not know.
+    fn challenge(&mut self, handle: SocketHandle) {
+        let endpoint = self.endpoints.iter().find(|endpoint| endpoint.handle == handle);
+        self.device.tx.extend(endpoint.and_then(|endpoint| endpoint.fin.challenge()));
     }
 
     fn remember_fin(&mut self, now: u64, packet: &[u8]) {

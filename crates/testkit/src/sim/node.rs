@@ -162,6 +162,30 @@ impl Node {
         }
     }
 
+    /// Stops the engine and starts another with the same tokens; the kernel's table stays, what the old engine
+    /// held or was checking is lost.
+    pub(super) fn restart(&mut self, scenario: &Scenario, now: Now) {
+        let tokens = self.engine.export_tokens().expect("own tokens can be written");
+        let mut seed = scenario.engine_seed;
+        seed[1] ^= 0xff;
+        let config = EngineConfig { known_tokens: scenario.known_tokens, ..EngineConfig::default() };
+        self.engine = Engine::new(config, self.secrets.clone(), seed).expect("default limits are valid");
+        self.engine.import_tokens(&tokens).expect("the tokens were just written");
+        for spec in &self.units {
+            self.engine.upsert_pu(spec.clone(), now).expect("the unit was taken on before");
+        }
+    }
+
+    /// Gives the unit on `host` the policy that follows from the scenario as it stands.
+    pub(super) fn replace_policy(&mut self, scenario: &Scenario, host: usize, now: Now) {
+        for spec in self.units.iter_mut().filter(|spec| spec.slot == slot(host)) {
+            spec.policy = unit(scenario, host).policy;
+            spec.epoch += 1;
+            self.engine.upsert_pu(spec.clone(), now).expect("the unit was taken on before");
+            self.kernel.set_epoch(spec.slot, spec.epoch);
+        }
+    }
+
     /// Forgets connections whose sockets are gone; tells how many.
     pub(super) fn collect(&mut self, is_gone: impl Fn(usize, (IpAddr, u16), (IpAddr, u16)) -> bool) -> usize {
         self.kernel.collect(|key| is_gone(host_of(key.pu), key.local, key.remote))

@@ -3,7 +3,7 @@
 use super::host::Endpoint;
 use super::scenario::{Expect, Group, OUTSIDE};
 use super::world::{World, name};
-use crate::packets::{self, SYN, Sum, TAP_MAGIC, TcpView};
+use crate::packets::{self, RST, SYN, Sum, TAP_MAGIC, TcpView};
 
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum Violation {
     DenialBroken(String),
     /// A server's stack completed a handshake that no client's stack completed.
     Ghost(String),
+    /// A connection carried segments although it was no longer admitted.
+    RevocationIgnored(String),
     /// A connection to a closed port was not reported as refused.
     NotRefused(String),
     /// Something was left in a table at the end.
@@ -30,6 +32,8 @@ pub enum Violation {
     Livelock(String),
 }
 
+const TAP_REFUSAL: u8 = 4;
+
 impl World {
     /// Properties of a packet that is about to reach a host's stack.
     pub(super) fn check_delivered(&mut self, host: usize, packet: &[u8]) {
@@ -38,6 +42,10 @@ impl World {
         let is_guarded = !self.nodes.is_empty() && self.scenario.nodes[host].is_some();
         if packets::tcp_sum(packet) == Some(Sum::Invalid) || !is_guarded {
             return;
+        }
+        // Neither a SYN nor a reset carries anything; what follows a SYN is judged for itself.
+        if view.flags & (RST | SYN) == 0 {
+            self.check_revoked(host, view.dst.port(), packet);
         }
         if view.has(SYN) && !view.payload.is_empty() {
             let what = format!("{} got a SYN with payload: {}", name(host), super::trace::describe(packet));
@@ -48,6 +56,10 @@ impl World {
     /// Properties of a packet that leaves a host's edge.
     pub(super) fn check_leaving(&mut self, host: usize, packet: &[u8]) {
         let Some(view) = TcpView::parse(packet) else { return };
+        // A refusal may well be told, and an answer to a SYN carries nothing.
+        if view.flags & (RST | SYN) == 0 && view.tap_kind() != Some(TAP_REFUSAL) {
+            self.check_revoked(host, view.src.port(), packet);
+        }
         if view.dst.ip() != self.hosts[OUTSIDE].addr() || self.scenario.nodes[host].is_none() {
             return;
         }
@@ -58,13 +70,45 @@ impl World {
         }
     }
 
+    /// Whether some client of the group may not have been accepted yet.
+    pub(super) fn is_in_handshake(&self, group: &Group) -> bool {
+        let open = self.hosts[group.client].endpoints().filter(|end| {
+            end.remote_port() == group.target.port() && self.hosts[group.client].is_open(end.app.id())
+        });
+        let is_established = |end: &&Endpoint| end.app.progress().established;
+        open.clone().any(|end| !end.app.progress().established)
+            || self.accepted(group).filter(is_established).count()
+                < self.hosts[group.client]
+                    .endpoints()
+                    .filter(|end| end.remote_port() == group.target.port())
+                    .filter(is_established)
+                    .count()
+    }
+
+    fn check_revoked(&mut self, server: usize, port: u16, packet: &[u8]) {
+        let is_concerned =
+            |group: &Group| group.server == server && group.port == port && !group.ingress_rule;
+        let is_revoked =
+            self.scenario.revocations.iter().any(|(_, index)| is_concerned(&self.scenario.groups[*index]));
+        if is_revoked {
+            let what = format!("at {}: {}", name(server), super::trace::describe(packet));
+            self.violations.push(Violation::RevocationIgnored(what));
+        }
+    }
+
     /// Whether every conversation has come to the end it must come to; `ids` are the clients' ends by group.
     pub(super) fn is_settled(&self, group: &Group, ids: &[u32]) -> bool {
         let clients = || ids.iter().filter_map(|id| self.hosts[group.client].endpoint(*id));
         match group.expect {
             Expect::Completes => {
-                clients().all(|client| client.app.is_complete())
-                    && self.accepted(group).filter(|server| server.app.is_complete()).count() >= ids.len()
+                let is_over = |client: &Endpoint| {
+                    client.app.is_complete()
+                        || (self.interrupted.contains(&client.app.id())
+                            && !self.hosts[group.client].is_open(client.app.id()))
+                };
+                let interrupted = ids.iter().filter(|id| self.interrupted.contains(id)).count();
+                let served = self.accepted(group).filter(|server| server.app.is_complete()).count();
+                clients().all(is_over) && served + interrupted >= ids.len()
             }
             Expect::MayFail | Expect::DeniedByServer | Expect::DeniedByClient | Expect::Refused => {
                 ids.iter().all(|id| !self.hosts[group.client].is_open(*id))
@@ -95,7 +139,7 @@ impl World {
         match group.expect {
             Expect::MayFail => {}
             Expect::Completes => {
-                for client in clients() {
+                for client in clients().filter(|client| !self.interrupted.contains(&client.app.id())) {
                     let mut servers = self.accepted(group).filter(|server| is_pair(client, server));
                     let is_served = servers.clone().any(|server| server.app.is_complete());
                     if !client.app.is_complete() || !is_served {

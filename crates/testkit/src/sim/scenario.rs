@@ -139,6 +139,10 @@ pub struct Scenario {
     pub groups: Vec<Group>,
     /// When every unit's policy epoch changes, without a change of policy.
     pub reloads: Vec<Duration>,
+    /// When a node's agent is stopped and started again.
+    pub restarts: Vec<(Duration, usize)>,
+    /// When the server of a group stops admitting its client.
+    pub revocations: Vec<(Duration, usize)>,
     /// Longest time a packet waits for the engine.
     pub punt_latency: Duration,
     /// Longest time a signature check takes.
@@ -175,7 +179,9 @@ impl Scenario {
         let groups = (0..rng.random_range(1..=3))
             .map(|index| group(rng, index, family, &hosts, &link, guard, authorize, strictness, &mut nat))
             .collect();
-        let reloads = if rng.random_bool(0.15) {
+        let mut groups: Vec<Group> = groups;
+        let (restarts, revocations) = upheavals(rng, guard, &nodes, &mut groups);
+        let reloads = if restarts.is_empty() && rng.random_bool(0.15) {
             vec![Duration::from_millis(rng.random_range(5..3000))]
         } else {
             Vec::new()
@@ -203,9 +209,12 @@ impl Scenario {
             nat,
             groups,
             reloads,
+            restarts,
+            revocations,
             punt_latency: Duration::from_micros(rng.random_range(1..500)),
             verify_latency: Duration::from_micros(rng.random_range(1..20_000)),
-            closing_capacity: rng.random_range(1..32),
+            // No run ends so many connections that a half-closed one could be pushed out.
+            closing_capacity: rng.random_range(64..256),
             engine_seed: rng.random(),
             run_seed: rng.random(),
         }
@@ -361,6 +370,28 @@ fn verdict(rng: &mut ChaCha8Rng, client: usize, server: usize, guard: Guard, aut
         Expect::Refused
     };
     Rules { ingress_rule, egress_rule, expect }
+}
+
+/// Restarts and revocations, of which a run has at most one, and what they change about the expectations.
+fn upheavals(
+    rng: &mut ChaCha8Rng,
+    guard: Guard,
+    nodes: &[Option<usize>; 4],
+    groups: &mut [Group],
+) -> (Vec<(Duration, usize)>, Vec<(Duration, usize)>) {
+    let kind = rng.random_range(0..100);
+    let after = Duration::from_millis(rng.random_range(1..3000));
+    let index = rng.random_range(0..groups.len());
+    let node = nodes[*pick(rng, &[FIRST, SECOND])].unwrap_or(0);
+    let group = &mut groups[index];
+    match kind {
+        0..10 if guard == Guard::Engines => (vec![(after, node)], Vec::new()),
+        10..20 if guard == Guard::Engines && group.server != OUTSIDE && group.expect == Expect::Completes => {
+            group.expect = Expect::MayFail;
+            (Vec::new(), vec![(after, index)])
+        }
+        _ => (Vec::new(), Vec::new()),
+    }
 }
 
 fn dialogue(rng: &mut ChaCha8Rng, link: &LinkSpec) -> Dialogue {

@@ -1,7 +1,7 @@
 //! Hosts, nodes, router and wire under one clock: a queue of events, worked off in order.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
 
 use rand::SeedableRng;
@@ -31,6 +31,8 @@ pub struct World {
     pub(super) violations: Vec<Violation>,
     pub(super) link: Link,
     pub(super) rng: ChaCha8Rng,
+    /// Clients' ends that a restart caught in their handshake.
+    pub(super) interrupted: BTreeSet<u32>,
     nat: Nat,
     queue: BinaryHeap<Reverse<Scheduled>>,
     scheduled: u64,
@@ -67,6 +69,10 @@ pub(super) enum Event {
     Collect,
     /// Every unit's epoch changes.
     Reload,
+    /// A node's agent starts again.
+    Restart(usize),
+    /// The server of a group stops admitting its client.
+    Revoke(usize),
 }
 
 impl World {
@@ -93,6 +99,7 @@ impl World {
             violations: Vec::new(),
             link: Link::new(scenario.link, link_rng),
             rng,
+            interrupted: BTreeSet::new(),
             nat: Nat::new(scenario.nat.clone()),
             queue: BinaryHeap::new(),
             scheduled: 0,
@@ -100,6 +107,12 @@ impl World {
         };
         for at in world.scenario.reloads.clone() {
             world.schedule(nanos_of(at), Event::Reload);
+        }
+        for (at, node) in world.scenario.restarts.clone() {
+            world.schedule(nanos_of(at), Event::Restart(node));
+        }
+        for (at, group) in world.scenario.revocations.clone() {
+            world.schedule(nanos_of(at), Event::Revoke(group));
         }
         world
     }
@@ -163,6 +176,12 @@ impl World {
                     self.trace.event(self.clock.nanos(), "node", "every unit gets a new epoch");
                 }
             }
+            Event::Restart(node) => {
+                self.trace.event(self.clock.nanos(), "node", &format!("{node} starts again"));
+                let now = self.clock.now();
+                self.nodes[node].restart(&self.scenario, now);
+            }
+            Event::Revoke(group) => self.revoke(group),
             Event::Collect => self.collect(),
             Event::Connect(..) | Event::GiveUp(..) => {}
         }
@@ -263,6 +282,15 @@ impl World {
         self.trace.packet(self.clock.nanos(), name(host), "receives", &packet);
         self.hosts[host].receive(self.clock.nanos(), packet);
         self.after_host(host);
+    }
+
+    fn revoke(&mut self, index: usize) {
+        self.trace.event(self.clock.nanos(), "node", &format!("group {index} is no longer admitted"));
+        self.scenario.groups[index].ingress_rule = false;
+        let server = self.scenario.groups[index].server;
+        let Some(node) = self.scenario.nodes[server] else { return };
+        let now = self.clock.now();
+        self.nodes[node].replace_policy(&self.scenario, server, now);
     }
 
     fn collect(&mut self) {
