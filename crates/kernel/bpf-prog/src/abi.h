@@ -141,6 +141,12 @@ struct counters {
 };
 _Static_assert(sizeof(struct counters) == 128, "counters");
 
+/* User space and the programs agree on wake-ups: none while it is awake. */
+struct control {
+	__u64 awake;
+};
+_Static_assert(sizeof(struct control) == 8, "control");
+
 /* Trailer of a frame on the injector. */
 struct ticket {
 	__u64 secret[2];

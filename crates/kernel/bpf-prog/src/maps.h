@@ -67,6 +67,14 @@ struct {
 	PINNED;
 } ring_to SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct control);
+	PINNED;
+} control SEC(".maps");
+
 /* Marks in flight between the injector and the edge: ifindex << 32 | mark. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

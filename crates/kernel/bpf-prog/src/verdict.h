@@ -46,6 +46,17 @@ struct punt_case {
 	__u32 flags;
 };
 
+/* Read behind the reservation, with a full barrier: user space first says that
+ * it falls asleep and then looks for reservations, so one of us sees the
+ * other. The default flag still skips a wake-up that is under way. */
+static __always_inline __u64 wakeup(void)
+{
+	__u32 key = 0;
+	struct control *c = bpf_map_lookup_elem(&control, &key);
+
+	return c && __sync_fetch_and_add(&c->awake, 0) ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP;
+}
+
 /* One constant-size reservation; falls through to the next class if the
  * packet is longer. */
 #define PUNT_CLASS(ring, size)                                                      \
@@ -58,7 +69,7 @@ struct punt_case {
 			bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);              \
 			return drop(pu->slot, COUNT_TRUNCATED);                     \
 		}                                                                   \
-		bpf_ringbuf_submit(record, 0);                                      \
+		bpf_ringbuf_submit(record, wakeup());                               \
 		count(pu->slot, hook == HOOK_FROM_PU ? COUNT_PUNTED_FROM :          \
 						       COUNT_PUNTED_TO);            \
 		return consume();                                                   \

@@ -1,6 +1,7 @@
 //! How a plane is opened.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Everything [`Plane::open`](crate::Plane::open) needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct PlaneConfig {
     pub sizes: Sizes,
     /// Rate limits before the rings, for every PU.
     pub limits: Limits,
+    /// How long to look for packets before sleeping; default 50 us, 0 sleeps at once.
+    pub spin: Duration,
 }
 
 impl PlaneConfig {
@@ -26,6 +29,7 @@ impl PlaneConfig {
             attach: AttachMethod::default(),
             sizes: Sizes::default(),
             limits: Limits::default(),
+            spin: Duration::from_micros(50),
         }
     }
 }

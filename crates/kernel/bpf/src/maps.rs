@@ -1,7 +1,7 @@
 //! Typed access to the maps; keys and values are the bytes of the layouts.
 
 use aya::Ebpf;
-use aya::maps::{HashMap, MapData, MapError, PerCpuHashMap, PerCpuValues, RingBuf};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuHashMap, PerCpuValues, RingBuf};
 use aya::util::nr_cpus;
 use rustix::io::Errno;
 use trireme_bpf_abi as abi;
@@ -20,6 +20,7 @@ pub(crate) struct Maps {
     pub(crate) connections: Map<abi::Connection, 40, 120>,
     pub(crate) closing: Map<abi::Connection, 40, 120>,
     pub(crate) counters: CounterMap,
+    control: Array<MapData, u64>,
     pub(crate) ring_from: RingBuf<MapData>,
     pub(crate) ring_to: RingBuf<MapData>,
 }
@@ -37,9 +38,31 @@ impl Maps {
             connections: Map::new("connections", take("connections")?.try_into()?),
             closing: Map::new("closing", take("closing")?.try_into()?),
             counters: CounterMap { inner: take("counters")?.try_into()? },
+            control: take("control")?.try_into()?,
             ring_from: take("ring_from")?.try_into()?,
             ring_to: take("ring_to")?.try_into()?,
         })
+    }
+}
+
+/// Whether the programs have to wake user space.
+#[derive(Clone, Copy)]
+pub(crate) enum Attention {
+    /// It looks at the rings before it sleeps.
+    Awake,
+    /// It sleeps, or is about to.
+    Asleep,
+}
+
+impl Maps {
+    /// Tells the programs.
+    pub(crate) fn set_attention(&mut self, attention: Attention) -> Result<(), PlaneError> {
+        let awake = match attention {
+            Attention::Awake => 1,
+            Attention::Asleep => 0,
+        };
+        let failed = |error: MapError| PlaneError::Map { map: "control", source: error.into() };
+        self.control.set(0, awake, 0).map_err(failed)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -11,7 +11,7 @@ use trireme_netns::{Namespace, NamespaceId};
 
 use crate::frame::{Neighbours, Pairs, addresses, pair_of};
 use crate::inject::{Injector, Marks};
-use crate::maps::Maps;
+use crate::maps::{Attention, Maps};
 use crate::object::{self, Constants};
 use crate::pins::Pins;
 use crate::reinject::{self, Batch, Packet, Port};
@@ -115,24 +115,49 @@ impl Plane {
 
     /// Waits until packets are there, the waker is used, or the time is over; None waits without end.
     ///
+    /// Looks for packets for [`PlaneConfig::spin`] before it sleeps, giving way to other threads in between: a
+    /// packet that comes meanwhile, or while the caller works on others, costs no wake-up.
+    ///
     /// # Errors
     /// [`PlaneError::Poll`] if the kernel refuses.
-    pub fn poll(&self, timeout: Option<Duration>) -> Result<(), PlaneError> {
+    pub fn poll(&mut self, timeout: Option<Duration>) -> Result<(), PlaneError> {
+        let spin = timeout.map_or(self.config.spin, |time| time.min(self.config.spin));
+        let start = Instant::now();
+        loop {
+            if self.wait(Some(Duration::ZERO))? {
+                return Ok(());
+            }
+            if start.elapsed() >= spin {
+                break;
+            }
+            rustix::thread::sched_yield();
+        }
+        if timeout.is_some_and(|time| time.is_zero()) {
+            return Ok(());
+        }
+        self.maps.set_attention(Attention::Asleep)?;
+        let waited = self.wait(timeout);
+        self.maps.set_attention(Attention::Awake)?;
+        waited.map(drop)
+    }
+
+    /// True if there is something to do.
+    fn wait(&self, timeout: Option<Duration>) -> Result<bool, PlaneError> {
         let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
         let mut fds = [
             PollFd::new(&self.maps.ring_from, PollFlags::IN),
             PollFd::new(&self.maps.ring_to, PollFlags::IN),
             PollFd::new(self.waker.fd(), PollFlags::IN),
         ];
-        match rustix::event::poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        let ready = match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Ok(ready) => ready > 0,
+            Err(rustix::io::Errno::INTR) => true,
             Err(error) => return Err(PlaneError::Poll(error.into())),
-        }
-        let woken = fds.last().is_some_and(|fd| fd.revents().contains(PollFlags::IN));
-        if woken {
+        };
+        if fds.last().is_some_and(|fd| fd.revents().contains(PollFlags::IN)) {
             self.waker.reset();
         }
-        Ok(())
+        Ok(ready)
     }
 
     /// Hands up to `max` packets of each ring to `handle`; returns how many. Packets of PUs that are detached by

@@ -150,7 +150,7 @@ fn run_redirect(lab: &Lab, far: &str, wire: &Wire) -> u64 {
         &lab.node,
         "tc",
         &format!(
-            "filter add dev up0 ingress protocol all prio 1 u32 match u32 0 0 action mirred ingress redirect dev {far}"
+            "filter add dev up0 ingress protocol ip prio 1 u32 match u32 0 0 action mirred ingress redirect dev {far}"
         ),
     );
     wire.send(&to_pu(ACK, 1, b"sixteen bytes and more in here").packet());

@@ -16,5 +16,6 @@ mod lab;
 mod limits;
 mod open;
 mod protocols;
+mod rate;
 mod transfer;
 mod wire;
