@@ -3,5 +3,6 @@
 //! The crates include these files in their own tests and replay the corpus with them, so that
 //! what a fuzzer found stays found without a fuzzer.
 
+pub mod engine;
 pub mod token;
 pub mod wire;
