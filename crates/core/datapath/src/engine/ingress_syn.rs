@@ -63,12 +63,9 @@ impl Engine {
         key: HalfOpenKey,
         header: Option<&Header>,
     ) -> Result<Option<Next>, Box<Refused>> {
+        self.judge_half_open_again(cx, key)?;
         let Some(handshake) = self.handshakes.get_mut(&key) else { return Ok(None) };
         let Half::Responder(responder) = &mut handshake.half else { return Ok(None) };
-        if handshake.epoch != cx.unit.epoch && handshake.entry.is_none() {
-            self.handshakes.remove(&key);
-            return Ok(None);
-        }
         match responder.handle(Input::PeerSyn(header.map(message::sender))) {
             Output::Anew => {
                 self.handshakes.remove(&key);
@@ -90,6 +87,36 @@ impl Engine {
             | Output::AdmitAddress
             | Output::Duplicate
             | Output::Hold => Err(Refused::new(INGRESS, Reason::Internal)),
+        }
+    }
+
+    /// A handshake that was accepted under another epoch is judged again. It keeps its nonces: the initiator may
+    /// hold a SYN-ACK already.
+    fn judge_half_open_again(&mut self, cx: &Context<'_>, key: HalfOpenKey) -> Result<(), Box<Refused>> {
+        let Some(handshake) = self.handshakes.get(&key) else { return Ok(()) };
+        if handshake.epoch == cx.unit.epoch || handshake.entry.is_some() {
+            return Ok(());
+        }
+        let judged = match handshake.peer.clone() {
+            Some(peer) if self.is_revoked(&peer) => {
+                Err(Refused::new(INGRESS, Reason::TokenRevoked).with_peer(&peer))
+            }
+            Some(peer) => authorize::peer(&cx.unit, INGRESS, cx.key, &peer, cx.key.local.1),
+            None => authorize::address(&cx.unit, INGRESS, cx.key).map(|(decision, _)| Some(decision)),
+        };
+        match judged {
+            Ok(decision) => {
+                if let Some(handshake) = self.handshakes.get_mut(&key) {
+                    handshake.decision = decision;
+                    handshake.epoch = cx.unit.epoch;
+                }
+                Ok(())
+            }
+            Err(refused) => {
+                self.handshakes.remove(&key);
+                self.held.take(key);
+                Err(refused)
+            }
         }
     }
 
