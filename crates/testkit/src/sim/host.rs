@@ -268,7 +268,8 @@ impl Host {
     fn open_listener(&mut self, now: u64, packet: &[u8]) {
         let Some(view) = TcpView::parse(packet) else { return };
         let known = self.find(view.dst, view.src);
-        if let Some(endpoint) = self.endpoints.iter_mut().find(|endpoint| Some(endpoint.handle) == known) {
+        let heard = self.endpoints.iter_mut().find(|endpoint| Some(endpoint.handle) == known);
+        if let Some(endpoint) = heard.filter(|_| !view.has(SYN)) {
             endpoint.heard_at = now;
         }
         let is_first = view.has(SYN) && view.flags & (ACK | RST) == 0;
