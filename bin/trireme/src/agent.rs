@@ -64,9 +64,7 @@ fn overlay(config: &mut Config, arguments: &AgentArgs) {
 }
 
 fn cleanup(config: &Config) -> Outcome {
-    trireme_api::probe(&config.node.socket)
-        .context("stop the agent before cleaning up behind it")
-        .usage()?;
+    trireme_api::probe(&config.node.socket).context("stop the agent before cleaning up behind it").usage()?;
     let removed = trireme::datapath::bpf::cleanup(&assemble::bpf(config)).runtime()?;
     let state = config.node.state_dir.display();
     output::print(&format!(

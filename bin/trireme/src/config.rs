@@ -20,8 +20,7 @@ pub(crate) use pu::{Pu, PuMode};
 pub(crate) use secrets::{CredentialSource, Pki, Root, Secrets};
 pub(crate) use values::{
     Authorization, BudgetBytes, Count, DatapathKind, EncodingName, InstanceName, KeyPatternText, LevelName,
-    LifetimeSecs,
-    LogFormatName, OtherProtocols, Refusal,
+    LifetimeSecs, LogFormatName, OtherProtocols, Refusal,
 };
 
 /// The file as a whole.

@@ -34,7 +34,10 @@ fn page(status: &Status, detail: Detail) -> String {
         text.push_str(&format!("{key:14} {value}\n"));
     };
     line("node", status.node.as_str());
-    line("agent", &format!("{}, pid {}, since {}", status.version, status.pid, output::time(status.started_at)));
+    line(
+        "agent",
+        &format!("{}, pid {}, since {}", status.version, status.pid, output::time(status.started_at)),
+    );
     line("datapath", &format!("{}: {}", status.datapath.kind, status.datapath.detail));
     line("secrets", &format!("{}, tokens as {}", status.secrets, status.encoding));
     line("authorization", &status.authorization);
@@ -63,9 +66,7 @@ fn units(status: &Status, detail: Detail) -> String {
     let essential = ["PU", "STATE", "MODE", "INGRESS", "EGRESS", "EDGE"];
     let mut table = match detail {
         Detail::Essential => output::table(&essential),
-        Detail::Everything => {
-            output::table(&[essential.as_slice(), &["EPOCH", "TAGS", "ERROR"]].concat())
-        }
+        Detail::Everything => output::table(&[essential.as_slice(), &["EPOCH", "TAGS", "ERROR"]].concat()),
     };
     for unit in &status.pus {
         let state = match unit.state {

@@ -216,11 +216,14 @@ impl Client {
 
     fn unreachable(&self, source: io::Error) -> ClientError {
         let path = self.path.clone();
-        match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ClientError::NoAgent(path),
-            io::ErrorKind::PermissionDenied => ClientError::NotPermitted(path),
-            _ => ClientError::Connect { path, source },
+        let kind = source.kind();
+        if [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused].contains(&kind) {
+            return ClientError::NoAgent(path);
         }
+        if kind == io::ErrorKind::PermissionDenied {
+            return ClientError::NotPermitted(path);
+        }
+        ClientError::Connect { path, source }
     }
 }
 

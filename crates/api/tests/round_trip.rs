@@ -1,5 +1,5 @@
 //! Client and server over a real socket.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt;

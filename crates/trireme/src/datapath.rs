@@ -102,10 +102,7 @@ pub trait Datapath: Send + 'static {
 
     /// Enforces a unit from here on: a new one, or another policy, identity or edge of a known one.
     /// On an error a new unit is not enforced, and a known one goes on as before.
-    fn supervise<'a>(
-        &'a mut self,
-        unit: &'a Enforcement,
-    ) -> BoxFuture<'a, Result<Enforced, DatapathError>>;
+    fn supervise<'a>(&'a mut self, unit: &'a Enforcement) -> BoxFuture<'a, Result<Enforced, DatapathError>>;
 
     /// Stops enforcing a unit and removes every trace of it.
     fn release<'a>(&'a mut self, id: &'a PuId) -> BoxFuture<'a, Result<(), DatapathError>>;

@@ -150,6 +150,9 @@ pub trait Monitor: Send + 'static {
 
     /// Reports changes until `stop` is cancelled. Returning early without an error means that nothing
     /// can change any more; an error ends the controller.
-    fn run(self: Box<Self>, events: Events, stop: CancellationToken)
-    -> BoxFuture<'static, Result<(), MonitorError>>;
+    fn run(
+        self: Box<Self>,
+        events: Events,
+        stop: CancellationToken,
+    ) -> BoxFuture<'static, Result<(), MonitorError>>;
 }

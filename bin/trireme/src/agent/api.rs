@@ -77,10 +77,7 @@ impl ApiAgent {
             Ok(report) => (report, None),
             Err(error) => (trireme::DatapathReport::default(), Some(error)),
         };
-        let counters = report
-            .counters
-            .into_iter()
-            .map(|((pu, reason), count)| Counter { pu, reason, count });
+        let counters = report.counters.into_iter().map(|((pu, reason), count)| Counter { pu, reason, count });
         let warnings = status
             .warnings
             .into_iter()

@@ -65,8 +65,9 @@ fn public_keys(config: &Config, pki: &Pki) -> anyhow::Result<(SecretsKind, Signe
     let node = &config.node.id;
     private(&pki.key)?;
     let text = Zeroizing::new(read(&pki.key, "the node's key")?);
-    let key = SigningKey::from_pem(&text)
-        .with_context(|| format!("{} is not a node's key; make one with `trireme keys node`", pki.key.display()))?;
+    let key = SigningKey::from_pem(&text).with_context(|| {
+        format!("{} is not a node's key; make one with `trireme keys node`", pki.key.display())
+    })?;
     let (kind, credential, place) = credential(&pki.credential)?;
     let verifier = Verifier::pki(pki.roots.iter().map(trust_root).collect::<anyhow::Result<_>>()?);
     in_force(&credential, place, node)?;
@@ -95,7 +96,8 @@ fn vouched_for(signer: &Signer, verifier: &Verifier, config: &Config, place: &Pa
             lifetime_secs: config.token.lifetime_secs.0,
         };
         // Size is checked against the configured budget when the unit itself is; here only trust counts.
-        let Ok(token) = signer.clone().with_payload_limit(u16::MAX).issue(&request, config.token.encoding.into())
+        let Ok(token) =
+            signer.clone().with_payload_limit(u16::MAX).issue(&request, config.token.encoding.into())
         else {
             continue;
         };
@@ -118,7 +120,11 @@ fn vouched_for(signer: &Signer, verifier: &Verifier, config: &Config, place: &Pa
 fn credential(source: &CredentialSource) -> anyhow::Result<(SecretsKind, NodeCredential, &Path)> {
     let (kind, path) = match source {
         CredentialSource::PrePopulated => {
-            return Ok((SecretsKind::PrePopulated, NodeCredential::Prepopulated, Path::new("the credential")));
+            return Ok((
+                SecretsKind::PrePopulated,
+                NodeCredential::Prepopulated,
+                Path::new("the credential"),
+            ));
         }
         CredentialSource::Certificate(path) => (SecretsKind::Certificate, path),
         CredentialSource::KeyToken(path) => (SecretsKind::KeyToken, path),
@@ -179,7 +185,9 @@ fn peers(folder: &Path, verifier: &Verifier) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(folder).with_context(context)? {
         let path = entry.with_context(context)?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let Some(name) = name.strip_suffix(".pub.pem").or_else(|| name.strip_suffix(".pem")) else { continue };
+        let Some(name) = name.strip_suffix(".pub.pem").or_else(|| name.strip_suffix(".pem")) else {
+            continue;
+        };
         let node: NodeId =
             name.parse().with_context(|| format!("{} is not named after a node", path.display()))?;
         let text = read(&path, "a peer's key")?;

@@ -42,7 +42,9 @@ fn a_short_file_has_every_default() {
 
 #[test]
 fn what_is_printed_at_start_is_a_configuration_that_means_the_same() {
-    let text = format!("{GOOD}mode = \"observe\"\nrefusal = \"rst\"\n[[pu]]\nname = \"db\"\ntags = [\"role=db\"]\nnetns = \"/run/netns/db\"\n");
+    let text = format!(
+        "{GOOD}mode = \"observe\"\nrefusal = \"rst\"\n[[pu]]\nname = \"db\"\ntags = [\"role=db\"]\nnetns = \"/run/netns/db\"\n"
+    );
     let first = parse(&text).unwrap().redacted();
     let second = parse(&first).unwrap().redacted();
     assert_eq!(first, second);
@@ -79,80 +81,308 @@ const BAD: &[(&str, &str, &str)] = &[
     ("id = \"node-a\"", "", "agent.toml:1:1: node: missing field `id`"),
     ("id = \"node-a\"", "id = 7", "agent.toml:2:6: node.id: invalid type: integer `7`, expected a string"),
     ("id = \"node-a\"", "id = \"\"", "agent.toml:2:6: node.id: an id must not be empty"),
-    ("id = \"node-a\"", "id = \"a b\"", "agent.toml:2:6: node.id: an id holds only ASCII letters, digits and -._:/@, not ' '"),
-    ("id = \"node-a\"", "id = \"a\"\nname = \"b\"", "agent.toml:3:1: node: unknown field `name`, expected one of `id`, `state_dir`, `socket`"),
-    ("id = \"node-a\"", "id = \"a\"\nstate_dir = 1", "agent.toml:3:13: node.state_dir: invalid type: integer `1`, expected path string"),
-    ("id = \"node-a\"", "id = \"a\"\nsocket = []", "agent.toml:3:10: node.socket: invalid type: sequence, expected path string"),
+    (
+        "id = \"node-a\"",
+        "id = \"a b\"",
+        "agent.toml:2:6: node.id: an id holds only ASCII letters, digits and -._:/@, not ' '",
+    ),
+    (
+        "id = \"node-a\"",
+        "id = \"a\"\nname = \"b\"",
+        "agent.toml:3:1: node: unknown field `name`, expected one of `id`, `state_dir`, `socket`",
+    ),
+    (
+        "id = \"node-a\"",
+        "id = \"a\"\nstate_dir = 1",
+        "agent.toml:3:13: node.state_dir: invalid type: integer `1`, expected path string",
+    ),
+    (
+        "id = \"node-a\"",
+        "id = \"a\"\nsocket = []",
+        "agent.toml:3:10: node.socket: invalid type: sequence, expected path string",
+    ),
     ("[node]\nid = \"node-a\"\n", "", "agent.toml:1:1: missing field `node`"),
     // the whole
-    ("", "[typo]", "agent.toml:14:2: unknown field `typo`, expected one of `node`, `datapath`, `secrets`, `token`, `identity`, `network`, `enforcement`, `policy`, `limits`, `log`, `pu`"),
+    (
+        "",
+        "[typo]",
+        "agent.toml:14:2: unknown field `typo`, expected one of `node`, `datapath`, `secrets`, `token`, `identity`, `network`, `enforcement`, `policy`, `limits`, `log`, `pu`",
+    ),
     ("", "= 3", "agent.toml:14:1: unquoted keys cannot be empty, expected letters, numbers, `-`, `_`"),
     // datapath
-    ("", "[datapath]\nkind = \"xdp\"", "agent.toml:15:8: datapath.kind: unknown variant `xdp`, expected one of `auto`, `bpf`, `nfqueue`"),
-    ("", "[datapath]\ninstance = \"A\"", "agent.toml:15:12: datapath.instance: an instance name is 1 to 32 of a-z, 0-9 and '-', not \"A\""),
-    ("", "[datapath]\nbpffs = 1", "agent.toml:15:9: datapath.bpffs: invalid type: integer `1`, expected path string"),
-    ("", "[datapath]\nverify_threads = 0", "agent.toml:15:18: datapath.verify_threads: a number from 1 to 64 is needed, not 0"),
-    ("", "[datapath]\nxdp = true", "agent.toml:15:1: datapath: unknown field `xdp`, expected one of `kind`, `instance`, `bpffs`, `verify_threads`"),
+    (
+        "",
+        "[datapath]\nkind = \"xdp\"",
+        "agent.toml:15:8: datapath.kind: unknown variant `xdp`, expected one of `auto`, `bpf`, `nfqueue`",
+    ),
+    (
+        "",
+        "[datapath]\ninstance = \"A\"",
+        "agent.toml:15:12: datapath.instance: an instance name is 1 to 32 of a-z, 0-9 and '-', not \"A\"",
+    ),
+    (
+        "",
+        "[datapath]\nbpffs = 1",
+        "agent.toml:15:9: datapath.bpffs: invalid type: integer `1`, expected path string",
+    ),
+    (
+        "",
+        "[datapath]\nverify_threads = 0",
+        "agent.toml:15:18: datapath.verify_threads: a number from 1 to 64 is needed, not 0",
+    ),
+    (
+        "",
+        "[datapath]\nxdp = true",
+        "agent.toml:15:1: datapath: unknown field `xdp`, expected one of `kind`, `instance`, `bpffs`, `verify_threads`",
+    ),
     // secrets
-    ("file = \"cluster.psk\"", "file = 3", "agent.toml:5:8: secrets.psk.file: invalid type: integer `3`, expected path string"),
-    ("file = \"cluster.psk\"", "key = \"hunter2hunter2hunter2\"", "agent.toml:5:1: secrets.psk: unknown field `key`, expected `file`"),
-    ("[secrets.psk]\nfile = \"cluster.psk\"", "[secrets]\npsk = \"hunter2hunter2hunter2\"", "agent.toml:5:7: secrets.psk: invalid type: string, expected struct Psk"),
-    ("[secrets.psk]\nfile = \"cluster.psk\"", "[secrets]", "agent.toml:4:1: secrets: write [secrets.psk] or [secrets.pki]"),
-    ("file = \"cluster.psk\"", "[secrets.pki]\nkey = \"k\"\ncredential = \"pre-populated\"\npeers_dir = \"p\"", "agent.toml:4:2: secrets: psk and pki exclude each other: keep one"),
-    ("[secrets.psk]\nfile = \"cluster.psk\"", "[secrets.pki]\nkey = \"k\"\ncredential = \"pre-populated\"", "agent.toml:4:2: secrets: pki trusts nobody: add [[secrets.pki.roots]] (a CA certificate) or peers_dir (peers' keys)"),
-    ("[secrets.psk]\nfile = \"cluster.psk\"", "[secrets.pki]\ncredential = \"pre-populated\"", "agent.toml:4:1: secrets.pki: missing field `key`"),
-    ("[secrets.psk]\nfile = \"cluster.psk\"", "[secrets.pki]\nkey = \"k\"", "agent.toml:4:1: secrets.pki: missing field `credential`"),
-    ("[secrets.psk]\nfile = \"cluster.psk\"", "[secrets.pki]\nkey = \"k\"\ncredential = \"x509\"", "agent.toml:6:14: secrets.pki.credential: unknown variant `x509`, expected one of `certificate`, `key_token`, `pre-populated`"),
-    ("[secrets.psk]\nfile = \"cluster.psk\"", "[secrets.pki]\nkey = \"k\"\ncredential = \"pre-populated\"\n[[secrets.pki.roots]]\nname = \"a\"", "agent.toml:7:1: secrets.pki.roots: missing field `certificate`"),
-    ("[secrets.psk]\nfile = \"cluster.psk\"", "[secrets.pki]\nkey = \"k\"\ncredential = \"pre-populated\"\n[[secrets.pki.roots]]\nname = \"a\"\ncertificate = \"c\"\nallow = [\"=x\"]", "agent.toml:10:9: secrets.pki.roots.allow: a tag pattern needs a key: key, key=value or key=prefix*"),
+    (
+        "file = \"cluster.psk\"",
+        "file = 3",
+        "agent.toml:5:8: secrets.psk.file: invalid type: integer `3`, expected path string",
+    ),
+    (
+        "file = \"cluster.psk\"",
+        "key = \"hunter2hunter2hunter2\"",
+        "agent.toml:5:1: secrets.psk: unknown field `key`, expected `file`",
+    ),
+    (
+        "[secrets.psk]\nfile = \"cluster.psk\"",
+        "[secrets]\npsk = \"hunter2hunter2hunter2\"",
+        "agent.toml:5:7: secrets.psk: invalid type: string, expected struct Psk",
+    ),
+    (
+        "[secrets.psk]\nfile = \"cluster.psk\"",
+        "[secrets]",
+        "agent.toml:4:1: secrets: write [secrets.psk] or [secrets.pki]",
+    ),
+    (
+        "file = \"cluster.psk\"",
+        "[secrets.pki]\nkey = \"k\"\ncredential = \"pre-populated\"\npeers_dir = \"p\"",
+        "agent.toml:4:2: secrets: psk and pki exclude each other: keep one",
+    ),
+    (
+        "[secrets.psk]\nfile = \"cluster.psk\"",
+        "[secrets.pki]\nkey = \"k\"\ncredential = \"pre-populated\"",
+        "agent.toml:4:2: secrets: pki trusts nobody: add [[secrets.pki.roots]] (a CA certificate) or peers_dir (peers' keys)",
+    ),
+    (
+        "[secrets.psk]\nfile = \"cluster.psk\"",
+        "[secrets.pki]\ncredential = \"pre-populated\"",
+        "agent.toml:4:1: secrets.pki: missing field `key`",
+    ),
+    (
+        "[secrets.psk]\nfile = \"cluster.psk\"",
+        "[secrets.pki]\nkey = \"k\"",
+        "agent.toml:4:1: secrets.pki: missing field `credential`",
+    ),
+    (
+        "[secrets.psk]\nfile = \"cluster.psk\"",
+        "[secrets.pki]\nkey = \"k\"\ncredential = \"x509\"",
+        "agent.toml:6:14: secrets.pki.credential: unknown variant `x509`, expected one of `certificate`, `key_token`, `pre-populated`",
+    ),
+    (
+        "[secrets.psk]\nfile = \"cluster.psk\"",
+        "[secrets.pki]\nkey = \"k\"\ncredential = \"pre-populated\"\n[[secrets.pki.roots]]\nname = \"a\"",
+        "agent.toml:7:1: secrets.pki.roots: missing field `certificate`",
+    ),
+    (
+        "[secrets.psk]\nfile = \"cluster.psk\"",
+        "[secrets.pki]\nkey = \"k\"\ncredential = \"pre-populated\"\n[[secrets.pki.roots]]\nname = \"a\"\ncertificate = \"c\"\nallow = [\"=x\"]",
+        "agent.toml:10:9: secrets.pki.roots.allow: a tag pattern needs a key: key, key=value or key=prefix*",
+    ),
     // token
-    ("", "[token]\nencoding = \"xml\"", "agent.toml:15:12: token.encoding: unknown variant `xml`, expected `cwt` or `jwt`"),
-    ("", "[token]\nlifetime_secs = 5", "agent.toml:15:17: token.lifetime_secs: a token lives 60 to 86400 seconds (1 minute to 24 hours), not 5"),
-    ("", "[token]\nlifetime_secs = \"10m\"", "agent.toml:15:17: token.lifetime_secs: invalid type: string \"10m\", expected u64"),
-    ("", "[token]\nlifetime_secs = -1", "agent.toml:15:17: token.lifetime_secs: invalid value: integer `-1`, expected u64"),
-    ("", "[token]\nsize_budget = 9000", "agent.toml:15:15: token.size_budget: the budget is 400 to 1380 bytes (default 1160), not 9000"),
-    ("", "[token]\nttl = 5", "agent.toml:15:1: token: unknown field `ttl`, expected one of `encoding`, `lifetime_secs`, `size_budget`"),
+    (
+        "",
+        "[token]\nencoding = \"xml\"",
+        "agent.toml:15:12: token.encoding: unknown variant `xml`, expected `cwt` or `jwt`",
+    ),
+    (
+        "",
+        "[token]\nlifetime_secs = 5",
+        "agent.toml:15:17: token.lifetime_secs: a token lives 60 to 86400 seconds (1 minute to 24 hours), not 5",
+    ),
+    (
+        "",
+        "[token]\nlifetime_secs = \"10m\"",
+        "agent.toml:15:17: token.lifetime_secs: invalid type: string \"10m\", expected u64",
+    ),
+    (
+        "",
+        "[token]\nlifetime_secs = -1",
+        "agent.toml:15:17: token.lifetime_secs: invalid value: integer `-1`, expected u64",
+    ),
+    (
+        "",
+        "[token]\nsize_budget = 9000",
+        "agent.toml:15:15: token.size_budget: the budget is 400 to 1380 bytes (default 1160), not 9000",
+    ),
+    (
+        "",
+        "[token]\nttl = 5",
+        "agent.toml:15:1: token: unknown field `ttl`, expected one of `encoding`, `lifetime_secs`, `size_budget`",
+    ),
     // identity
-    ("", "[identity.tags]\ninclude = [\"a=b\"]", "agent.toml:15:11: identity.tags.include: the tag pattern \"a=b\" is too long or holds control characters"),
-    ("", "[identity.tags]\nexclude = \"a\"", "agent.toml:15:11: identity.tags.exclude: invalid type: string \"a\", expected a sequence"),
+    (
+        "",
+        "[identity.tags]\ninclude = [\"a=b\"]",
+        "agent.toml:15:11: identity.tags.include: the tag pattern \"a=b\" is too long or holds control characters",
+    ),
+    (
+        "",
+        "[identity.tags]\nexclude = \"a\"",
+        "agent.toml:15:11: identity.tags.exclude: invalid type: string \"a\", expected a sequence",
+    ),
     ("", "[identity]\ntag = 1", "agent.toml:15:1: identity: unknown field `tag`, expected `tags`"),
     // network
-    ("", "[network]\ntargets = [\"10.0.0.1/8\"]", "agent.toml:15:11: network.targets: 10.0.0.1/8 has bits behind its length: write 10.0.0.0/8"),
-    ("", "[network]\ntargets = [\"ten\"]", "agent.toml:15:11: network.targets: a network is written address/length, for example 10.0.0.0/8, not \"ten\""),
-    ("", "[network]\nexclude = 10", "agent.toml:15:11: network.exclude: invalid type: integer `10`, expected a sequence"),
-    ("", "[network]\ntarget = []", "agent.toml:15:1: network: unknown field `target`, expected `targets` or `exclude`"),
+    (
+        "",
+        "[network]\ntargets = [\"10.0.0.1/8\"]",
+        "agent.toml:15:11: network.targets: 10.0.0.1/8 has bits behind its length: write 10.0.0.0/8",
+    ),
+    (
+        "",
+        "[network]\ntargets = [\"ten\"]",
+        "agent.toml:15:11: network.targets: a network is written address/length, for example 10.0.0.0/8, not \"ten\"",
+    ),
+    (
+        "",
+        "[network]\nexclude = 10",
+        "agent.toml:15:11: network.exclude: invalid type: integer `10`, expected a sequence",
+    ),
+    (
+        "",
+        "[network]\ntarget = []",
+        "agent.toml:15:1: network: unknown field `target`, expected `targets` or `exclude`",
+    ),
     // enforcement
-    ("", "[enforcement]\nauthorization = \"none\"", "agent.toml:15:17: enforcement.authorization: unknown variant `none`, expected `mutual` or `receiver-only`"),
-    ("", "[enforcement]\nrefusal = \"loud\"", "agent.toml:15:11: enforcement.refusal: unknown variant `loud`, expected one of `silent`, `rst`, `icmp`"),
-    ("", "[enforcement]\nstrict_identity = \"yes\"", "agent.toml:15:19: enforcement.strict_identity: invalid type: string \"yes\", expected a boolean"),
-    ("", "[enforcement]\nother_protocols = \"some\"", "agent.toml:15:19: enforcement.other_protocols: unknown variant `some`, expected `deny` or `allow`"),
-    ("", "[enforcement]\nmode = \"off\"", "agent.toml:15:1: enforcement: unknown field `mode`, expected one of `authorization`, `refusal`, `notify_peer`, `strict_identity`, `other_protocols`"),
+    (
+        "",
+        "[enforcement]\nauthorization = \"none\"",
+        "agent.toml:15:17: enforcement.authorization: unknown variant `none`, expected `mutual` or `receiver-only`",
+    ),
+    (
+        "",
+        "[enforcement]\nrefusal = \"loud\"",
+        "agent.toml:15:11: enforcement.refusal: unknown variant `loud`, expected one of `silent`, `rst`, `icmp`",
+    ),
+    (
+        "",
+        "[enforcement]\nstrict_identity = \"yes\"",
+        "agent.toml:15:19: enforcement.strict_identity: invalid type: string \"yes\", expected a boolean",
+    ),
+    (
+        "",
+        "[enforcement]\nother_protocols = \"some\"",
+        "agent.toml:15:19: enforcement.other_protocols: unknown variant `some`, expected `deny` or `allow`",
+    ),
+    (
+        "",
+        "[enforcement]\nmode = \"off\"",
+        "agent.toml:15:1: enforcement: unknown field `mode`, expected one of `authorization`, `refusal`, `notify_peer`, `strict_identity`, `other_protocols`",
+    ),
     // policy
     ("file = \"policy.yaml\"", "", "agent.toml:7:1: policy: missing field `file`"),
-    ("file = \"policy.yaml\"", "file = true", "agent.toml:8:8: policy.file: invalid type: boolean `true`, expected path string"),
-    ("file = \"policy.yaml\"", "file = \"p\"\nurl = 1", "agent.toml:9:1: policy: unknown field `url`, expected `file`"),
+    (
+        "file = \"policy.yaml\"",
+        "file = true",
+        "agent.toml:8:8: policy.file: invalid type: boolean `true`, expected path string",
+    ),
+    (
+        "file = \"policy.yaml\"",
+        "file = \"p\"\nurl = 1",
+        "agent.toml:9:1: policy: unknown field `url`, expected `file`",
+    ),
     ("[policy]\nfile = \"policy.yaml\"\n", "", "agent.toml:1:1: missing field `policy`"),
     // limits, log
-    ("", "[limits]\nflow_records = 0", "agent.toml:15:16: limits.flow_records: a number from 1 to 1000000 is needed, not 0"),
-    ("", "[limits]\nconnections = 3", "agent.toml:15:15: limits.connections: a number from 1024 to 16777216 is needed, not 3"),
-    ("", "[limits]\nrecords = 3", "agent.toml:15:1: limits: unknown field `records`, expected `flow_records` or `connections`"),
-    ("", "[log]\nlevel = \"loud\"", "agent.toml:15:9: log.level: unknown variant `loud`, expected one of `error`, `warn`, `info`, `debug`, `trace`"),
-    ("", "[log]\nformat = \"xml\"", "agent.toml:15:10: log.format: unknown variant `xml`, expected `text` or `json`"),
+    (
+        "",
+        "[limits]\nflow_records = 0",
+        "agent.toml:15:16: limits.flow_records: a number from 1 to 1000000 is needed, not 0",
+    ),
+    (
+        "",
+        "[limits]\nconnections = 3",
+        "agent.toml:15:15: limits.connections: a number from 1024 to 16777216 is needed, not 3",
+    ),
+    (
+        "",
+        "[limits]\nrecords = 3",
+        "agent.toml:15:1: limits: unknown field `records`, expected `flow_records` or `connections`",
+    ),
+    (
+        "",
+        "[log]\nlevel = \"loud\"",
+        "agent.toml:15:9: log.level: unknown variant `loud`, expected one of `error`, `warn`, `info`, `debug`, `trace`",
+    ),
+    (
+        "",
+        "[log]\nformat = \"xml\"",
+        "agent.toml:15:10: log.format: unknown variant `xml`, expected `text` or `json`",
+    ),
     // pu
     ("name = \"web\"", "", "agent.toml:10:1: pu: missing field `name`"),
-    ("name = \"web\"", "name = \"a b\"", "agent.toml:11:8: pu.name: an id holds only ASCII letters, digits and -._:/@, not ' '"),
+    (
+        "name = \"web\"",
+        "name = \"a b\"",
+        "agent.toml:11:8: pu.name: an id holds only ASCII letters, digits and -._:/@, not ' '",
+    ),
     ("tags = [\"role=web\"]", "", "agent.toml:10:1: pu: missing field `tags`"),
-    ("tags = [\"role=web\"]", "tags = [\"role\"]", "agent.toml:12:8: pu.tags: a tag is written key=value, \"role\" has no '='"),
-    ("tags = [\"role=web\"]", "tags = []", "agent.toml:10:1: pu: web has no tags: without identity no rule can name it"),
-    ("interface = \"veth-web\"", "", "agent.toml:10:1: pu: web has no edge: give interface (the host side of its veth) or netns (a path)"),
-    ("interface = \"veth-web\"", "interface = \"veth/web\"", "agent.toml:13:13: pu.interface: an interface name has 1 to 15 characters, none of them '/' or a space, not \"veth/web\""),
-    ("interface = \"veth-web\"", "interface = \"a\"\nnetns = \"/n\"", "agent.toml:10:1: pu: web has interface and netns: keep the one its packets pass"),
-    ("interface = \"veth-web\"", "interface = \"a\"\ndevice = \"b\"", "agent.toml:10:1: pu: web has interface and device: a device needs netns instead"),
-    ("interface = \"veth-web\"", "netns = 3", "agent.toml:13:9: pu.netns: invalid type: integer `3`, expected path string"),
-    ("interface = \"veth-web\"", "interface = \"a\"\nmode = \"sleep\"", "agent.toml:14:8: pu.mode: unknown variant `sleep`, expected one of `enforce`, `observe`, `off`"),
-    ("interface = \"veth-web\"", "interface = \"a\"\nport = 1", "agent.toml:14:1: pu: unknown field `port`, expected one of `name`, `tags`, `interface`, `netns`, `device`, `mode`, `authorization`, `refusal`, `strict_identity`, `other_protocols`"),
-    ("", "[[pu]]\nname = \"web\"\ntags = [\"a=b\"]\ninterface = \"x\"", "agent.toml:14:1: pu: the name web is given to two units: each needs one of its own"),
-    ("", "[[pu]]\nname = \"db\"\ntags = [\"a=b\"]\ninterface = \"veth-web\"", "agent.toml:14:1: pu: web and db share interface veth-web: units on one edge cannot be told apart, merge them"),
+    (
+        "tags = [\"role=web\"]",
+        "tags = [\"role\"]",
+        "agent.toml:12:8: pu.tags: a tag is written key=value, \"role\" has no '='",
+    ),
+    (
+        "tags = [\"role=web\"]",
+        "tags = []",
+        "agent.toml:10:1: pu: web has no tags: without identity no rule can name it",
+    ),
+    (
+        "interface = \"veth-web\"",
+        "",
+        "agent.toml:10:1: pu: web has no edge: give interface (the host side of its veth) or netns (a path)",
+    ),
+    (
+        "interface = \"veth-web\"",
+        "interface = \"veth/web\"",
+        "agent.toml:13:13: pu.interface: an interface name has 1 to 15 characters, none of them '/' or a space, not \"veth/web\"",
+    ),
+    (
+        "interface = \"veth-web\"",
+        "interface = \"a\"\nnetns = \"/n\"",
+        "agent.toml:10:1: pu: web has interface and netns: keep the one its packets pass",
+    ),
+    (
+        "interface = \"veth-web\"",
+        "interface = \"a\"\ndevice = \"b\"",
+        "agent.toml:10:1: pu: web has interface and device: a device needs netns instead",
+    ),
+    (
+        "interface = \"veth-web\"",
+        "netns = 3",
+        "agent.toml:13:9: pu.netns: invalid type: integer `3`, expected path string",
+    ),
+    (
+        "interface = \"veth-web\"",
+        "interface = \"a\"\nmode = \"sleep\"",
+        "agent.toml:14:8: pu.mode: unknown variant `sleep`, expected one of `enforce`, `observe`, `off`",
+    ),
+    (
+        "interface = \"veth-web\"",
+        "interface = \"a\"\nport = 1",
+        "agent.toml:14:1: pu: unknown field `port`, expected one of `name`, `tags`, `interface`, `netns`, `device`, `mode`, `authorization`, `refusal`, `strict_identity`, `other_protocols`",
+    ),
+    (
+        "",
+        "[[pu]]\nname = \"web\"\ntags = [\"a=b\"]\ninterface = \"x\"",
+        "agent.toml:14:1: pu: the name web is given to two units: each needs one of its own",
+    ),
+    (
+        "",
+        "[[pu]]\nname = \"db\"\ntags = [\"a=b\"]\ninterface = \"veth-web\"",
+        "agent.toml:14:1: pu: web and db share interface veth-web: units on one edge cannot be told apart, merge them",
+    ),
 ];
 
 #[test]

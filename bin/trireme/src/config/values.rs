@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use trireme_runtime::{LogFormat, LogLevel};
 use trireme_token::{
-    DEFAULT_LIFETIME_SECS, DEFAULT_PAYLOAD_LIMIT, Encoding, KeyPattern, MAX_LIFETIME_SECS, MIN_LIFETIME_SECS, PatternError,
+    DEFAULT_LIFETIME_SECS, DEFAULT_PAYLOAD_LIMIT, Encoding, KeyPattern, MAX_LIFETIME_SECS, MIN_LIFETIME_SECS,
+    PatternError,
 };
 
 /// Which back end enforces.

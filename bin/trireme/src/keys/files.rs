@@ -32,7 +32,10 @@ fn with_ending(stem: &Path, ending: &str) -> PathBuf {
 /// Makes every file, or none and says why.
 pub(super) fn write_all(files: &[NewFile]) -> anyhow::Result<()> {
     if let Some(taken) = files.iter().find(|file| file.path.symlink_metadata().is_ok()) {
-        bail!("{} exists: keys are never overwritten, remove it or choose another path", taken.path.display());
+        bail!(
+            "{} exists: keys are never overwritten, remove it or choose another path",
+            taken.path.display()
+        );
     }
     for (count, file) in files.iter().enumerate() {
         if let Err(error) = write(file) {

@@ -104,3 +104,6 @@ impl Collector for FlowStore {
         inner.pus.push_back(record.clone());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -170,7 +170,7 @@ impl Actor {
         if unit.state == UnitState::Stopped {
             return Ok(());
         }
-        let before = unit.state;
+        let (before, old_epoch) = (unit.state, unit.epoch);
         let pu = Pu { id: id.clone(), runtime: unit.runtime.clone(), edge };
         let outcome = match resolve(&*self.resolver, pu).await {
             Ok(enforcement) => match self.datapath.supervise(&enforcement).await {
@@ -183,8 +183,10 @@ impl Actor {
             Ok((enforcement, epoch)) => {
                 let change =
                     if before == UnitState::Enforced { PuChange::Updated } else { PuChange::Started };
-                info!(workload = %id, epoch, "enforced");
-                units::record(&self.collector, id, change, enforcement.identity.clone(), None);
+                if epoch != old_epoch || before != UnitState::Enforced {
+                    info!(workload = %id, epoch, "enforced");
+                    units::record(&self.collector, id, change, enforcement.identity.clone(), None);
+                }
                 self.units.insert(id.clone(), Unit::enforced(enforcement, epoch));
                 Ok(())
             }

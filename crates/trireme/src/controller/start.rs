@@ -12,9 +12,7 @@ use super::running::Running;
 use super::units::{self, Unit, Units, chain, resolve, wall_time};
 use super::{PuError, StartError, Trireme};
 use crate::monitor::Events;
-use crate::{
-    Datapath, Enforcement, Pu, PuChange, Startup, UnitState, Updates, Warning, warnings,
-};
+use crate::{Datapath, Enforcement, Pu, PuChange, Startup, UnitState, Updates, Warning, warnings};
 
 /// How many messages of each kind may wait for the controller; senders wait when it is full.
 const QUEUE: usize = 64;

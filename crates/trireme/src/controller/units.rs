@@ -9,9 +9,7 @@ use trireme_identity::{PuId, PuRuntime, TagSet};
 
 use super::PuError;
 use crate::unit::describe;
-use crate::{
-    Collector, Edge, Enforcement, PolicyResolver, Pu, PuChange, PuRecord, UnitState, UnitStatus,
-};
+use crate::{Collector, Edge, Enforcement, PolicyResolver, Pu, PuChange, PuRecord, UnitState, UnitStatus};
 
 /// One unit.
 pub(super) struct Unit {

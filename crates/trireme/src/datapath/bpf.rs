@@ -63,7 +63,8 @@ impl BpfDatapath {
 
     fn check_now(&mut self, secrets: &NodeSecrets) -> Result<(), DatapathError> {
         privilege::check()?;
-        if self.state.is_none() {
+        // Looked at if it is there; made when the data path starts.
+        if self.state.is_none() && self.config.state_dir.exists() {
             self.state = Some(StateDir::open(&self.config.state_dir)?);
         }
         self.secrets = Some(secrets.clone());
@@ -126,16 +127,16 @@ impl Datapath for BpfDatapath {
     ) -> BoxFuture<'_, Result<(), DatapathError>> {
         Box::pin(async move {
             self.check_now(&secrets)?;
-            let state = self.state.take().ok_or(DatapathError::Stopped)?;
+            let state = match self.state.take() {
+                Some(state) => state,
+                None => StateDir::open(&self.config.state_dir)?,
+            };
             self.worker = Some(Worker::start(self.config.clone(), state, secrets, collector).await?);
             Ok(())
         })
     }
 
-    fn supervise<'a>(
-        &'a mut self,
-        unit: &'a Enforcement,
-    ) -> BoxFuture<'a, Result<Enforced, DatapathError>> {
+    fn supervise<'a>(&'a mut self, unit: &'a Enforcement) -> BoxFuture<'a, Result<Enforced, DatapathError>> {
         Box::pin(async move {
             self.check_token(unit)?;
             self.ask(|reply| Request::Supervise(Box::new(unit.clone()), reply)).await

@@ -60,8 +60,11 @@ fn only_device(inside: &Namespace, path: &Path) -> Result<String, EdgeError> {
     let links: Vec<Link> = inside
         .run(|| Links::connect()?.all())
         .map_err(|source| EdgeError::Namespace { path: path.to_owned(), source })??;
-    let mut names: Vec<String> =
-        links.into_iter().map(|link| link.name).filter(|name| name != "lo" && !is_tunnel_base(name)).collect();
+    let mut names: Vec<String> = links
+        .into_iter()
+        .map(|link| link.name)
+        .filter(|name| name != "lo" && !is_tunnel_base(name))
+        .collect();
     match (names.pop(), names.is_empty()) {
         (Some(name), true) => Ok(name),
         (None, _) => Err(EdgeError::NoDevice(path.to_owned())),
@@ -74,5 +77,6 @@ fn only_device(inside: &Namespace, path: &Path) -> Result<String, EdgeError> {
 
 /// Devices that loaded tunnel modules put into every new namespace.
 fn is_tunnel_base(name: &str) -> bool {
-    ["tunl0", "sit0", "ip6tnl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "ip6gre0"].contains(&name)
+    ["tunl0", "sit0", "ip6tnl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "ip6gre0"]
+        .contains(&name)
 }

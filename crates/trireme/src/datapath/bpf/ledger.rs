@@ -88,9 +88,8 @@ impl Ledger {
     }
 
     fn free_slot(&self, pinned: &BTreeMap<u32, u32>) -> u32 {
-        let taken = |slot: &u32| {
-            self.lines.values().any(|line| line.slot == *slot) || pinned.contains_key(slot)
-        };
+        let taken =
+            |slot: &u32| self.lines.values().any(|line| line.slot == *slot) || pinned.contains_key(slot);
         (0..).find(|slot| !taken(slot)).unwrap_or(u32::MAX)
     }
 }

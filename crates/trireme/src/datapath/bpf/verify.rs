@@ -1,6 +1,6 @@
 //! Signature checks on threads of their own.
 
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -60,10 +60,8 @@ impl VerifyPool {
 
     /// The next finished check, if there is one.
     pub(super) fn finished(&self) -> Option<VerifyDone> {
-        match self.done.try_recv() {
-            Ok(done) => Some(done),
-            Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-        }
+        // Empty, or closed: in both cases there is nothing to take.
+        self.done.try_recv().ok()
     }
 
     /// How many checks found the queue full.

@@ -161,8 +161,8 @@ impl Loop {
             ..EngineConfig::default()
         };
         let jobs = engine_config.verifications;
-        let seed = crate::random_seed()
-            .map_err(|error| DatapathError::kernel("draw random numbers", error))?;
+        let seed =
+            crate::random_seed().map_err(|error| DatapathError::kernel("draw random numbers", error))?;
         let mut engine = Engine::new(engine_config, secrets.for_engine(), *seed)
             .map_err(|error| DatapathError::Secrets(error.into()))?;
         if let Some(keys) = state.read(commands::KEYS_FILE)?
@@ -202,9 +202,7 @@ impl Loop {
         loop {
             let due = self.engine.poll_timeout().map_or(housekeeping, |due| due.min(housekeeping));
             let wait = due.since(now().monotonic);
-            self.plane
-                .poll(Some(wait))
-                .map_err(|error| DatapathError::kernel("wait for packets", error))?;
+            self.plane.poll(Some(wait)).map_err(|error| DatapathError::kernel("wait for packets", error))?;
             self.take_packets();
             self.take_results();
             self.run_timers();

@@ -40,7 +40,10 @@ fn an_unchanged_unit_keeps_slot_and_epoch_over_a_restart_and_a_changed_one_gets_
     let pinned = BTreeMap::from([(0, 1)]);
     assert_eq!(restarted.enter(&web, &KEY, &pinned), first);
     assert_eq!(restarted.enter(&unit("web", "role=web", &PuPolicy::deny_all()), &KEY, &pinned).epoch, 2);
-    assert_eq!(restarted.enter(&unit("web", "role=web,a=b", &PuPolicy::unrestricted()), &KEY, &pinned).epoch, 2);
+    assert_eq!(
+        restarted.enter(&unit("web", "role=web,a=b", &PuPolicy::unrestricted()), &KEY, &pinned).epoch,
+        2
+    );
     let mut stricter = unit("web", "role=web", &PuPolicy::unrestricted());
     stricter.settings.tcp.authorize = Authorize::ReceiverOnly;
     assert_eq!(restarted.enter(&stricter, &KEY, &pinned).epoch, 2);

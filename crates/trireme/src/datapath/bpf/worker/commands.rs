@@ -52,9 +52,7 @@ impl Loop {
         let slot = PuSlot(line.slot);
         let epoch = line.epoch;
         let known = self.units.contains_key(id);
-        self.engine
-            .upsert_pu(spec(unit, &line), now())
-            .map_err(|error| DatapathError::unit(id, error))?;
+        self.engine.upsert_pu(spec(unit, &line), now()).map_err(|error| DatapathError::unit(id, error))?;
         if let Err(error) = self.attach(&place, convert::slot(slot), state(unit, epoch)) {
             if !known {
                 self.engine.remove_pu(slot, now(), &mut self.effects);
@@ -65,6 +63,7 @@ impl Loop {
         self.units.insert(id.clone(), slot);
         self.ledger.insert(id.clone(), line);
         self.ledger.save(&self.state)?;
+        self.save()?;
         Ok(Enforced { epoch })
     }
 
@@ -75,9 +74,14 @@ impl Loop {
         slot: Slot,
         state: PuState,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let moved = self.plane.edges().into_iter().any(|edge| edge.slot == slot && edge.edge != *place);
-        if moved {
-            self.plane.detach(slot)?;
+        let ours = self.units.values().any(|unit| convert::slot(*unit) == slot);
+        match self.plane.edges().into_iter().find(|edge| edge.slot == slot) {
+            // Attached by this process: only the state changes, at once.
+            Some(edge) if ours && edge.edge == *place && !edge.vanished => {
+                return Ok(self.plane.update(slot, state)?);
+            }
+            Some(edge) if edge.edge != *place => self.plane.detach(slot)?,
+            Some(_) | None => {}
         }
         Ok(self.plane.attach(place, slot, state)?)
     }
@@ -155,8 +159,7 @@ impl Loop {
     }
 
     fn report(&mut self) -> Result<DatapathReport, DatapathError> {
-        let names: BTreeMap<u32, PuId> =
-            self.units.iter().map(|(id, slot)| (slot.0, id.clone())).collect();
+        let names: BTreeMap<u32, PuId> = self.units.iter().map(|(id, slot)| (slot.0, id.clone())).collect();
         let stats = self.engine.stats();
         let mut report = DatapathReport {
             detail: format!(
