@@ -65,9 +65,11 @@ static __always_inline void touch(struct connection *c, struct packet *p, __u32 
 	}
 }
 
-/* Does this segment keep the connection in the closing table? The PU's
- * acknowledgement of the peer's FIN behind its own FIN is the end; a blind
- * FIN is never acknowledged, so it cannot keep a live connection there. */
+/* Does this segment put the connection into the closing table, or keep it
+ * there? A reset does, and the second of the two FINs: a half-closed
+ * connection may go on for hours and stays live. So does the PU's
+ * acknowledgement of the peer's FIN behind its own; a blind FIN is never
+ * acknowledged, so it cannot keep a live connection there. */
 static __always_inline int closes(struct connection *c, struct packet *p, __u32 hook)
 {
 	const __u32 both = FLAG_FIN_FROM | FLAG_FIN_TO;
@@ -80,9 +82,11 @@ static __always_inline int closes(struct connection *c, struct packet *p, __u32 
 			__sync_fetch_and_or(&c->flags, FLAG_FIN_TO);
 		}
 	}
-	if (p->flags & (TCP_FIN | TCP_RST))
+	if (p->flags & TCP_RST)
 		return 1;
-	return (c->flags & both) == both && p->payload_len == 0 && p->ack == c->fin_to;
+	if ((c->flags & both) != both)
+		return 0;
+	return p->flags & TCP_FIN || (p->payload_len == 0 && p->ack == c->fin_to);
 }
 
 /* Non-zero: the segment goes to user space for this reason. */
