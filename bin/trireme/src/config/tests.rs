@@ -416,3 +416,21 @@ fn a_file_that_cannot_be_read_is_named() {
     let error = Config::load(Path::new("/nowhere/agent.toml")).unwrap_err().to_string();
     assert!(error.starts_with("/nowhere/agent.toml: cannot read the configuration: No such file"), "{error}");
 }
+
+#[test]
+fn the_example_of_the_guide_is_a_valid_file() {
+    let guide = include_str!("../../../../docs/guide/agent.md");
+    let (_, rest) = guide.split_once("```toml\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    assert_eq!(parse(example).unwrap().pu.len(), 2);
+}
+
+#[test]
+fn every_key_is_in_the_guide() {
+    let guide = include_str!("../../../../docs/guide/agent.md");
+    for (_, _, error) in BAD.iter().filter(|(_, _, error)| error.contains("expected one of")) {
+        for key in error.split('`').skip(1).step_by(2).skip(1) {
+            assert!(guide.contains(key), "{key}");
+        }
+    }
+}

@@ -13,7 +13,7 @@ pub(super) struct Meter {
     pub(super) lost: u64,
     /// Connections that found the kernel's table full; their packets go on through the engine.
     pub(super) table_full: u64,
-    /// Connections whose proof stayed unconfirmed, probably because of a stale conntrack entry of this node.
+    /// Stale conntrack entries deleted for connections whose proof stayed unconfirmed.
     pub(super) stale_conntrack: u64,
 }
 

@@ -192,7 +192,7 @@ impl Loop {
             ("packets put back", self.meter.sent),
             ("packets not put back", self.meter.lost),
             ("connections beyond the table", self.meter.table_full),
-            ("suspected stale conntrack entries", self.meter.stale_conntrack),
+            ("stale conntrack entries deleted", self.meter.stale_conntrack),
             ("verifications refused", self.pool.refused()),
         ] {
             report.gauges.insert(name.to_owned(), count);

@@ -1,12 +1,17 @@
 //! The packet's way through the thread: ring, engine, effects, back to the edge.
 
-use tracing::{trace, warn};
+use std::net::SocketAddr;
+
+use tracing::{debug, trace, warn};
 use trireme_bpf::PlaneError;
+use trireme_conntrack::{Conntrack, Forgotten};
 use trireme_datapath::{Effect, Verdict};
 use trireme_flow::{ConnectionEntry, FlowKey};
+use trireme_wire::tuple::{Endpoint, Tuple};
 
 use super::super::{convert, meter};
 use super::{BATCH, Loop, now};
+use crate::controller;
 
 impl Loop {
     /// Judges what waits in the rings, some packets of each at a time so that timers and requests get their turn.
@@ -63,9 +68,7 @@ impl Loop {
                 Effect::Install(key, entry) => self.install(&key, &entry),
                 Effect::Remove(key) => self.remove(&key),
                 Effect::Record(record) => self.collector.flow(&record),
-                Effect::ForgetConntrack(_) => {
-                    self.meter.stale_conntrack = self.meter.stale_conntrack.saturating_add(1);
-                }
+                Effect::ForgetConntrack(tuple) => self.forget(&tuple),
             }
         }
         self.effects = effects;
@@ -79,6 +82,20 @@ impl Loop {
             Err(error @ (PlaneError::NotAttached(_) | PlaneError::Map { .. } | PlaneError::Poll(_))) => {
                 warn!(%error, "connection not written");
             }
+        }
+    }
+
+    /// Deletes this node's stale conntrack entry of a connection whose proof stays unconfirmed.
+    fn forget(&mut self, tuple: &Tuple) {
+        let end = |end: &Endpoint| SocketAddr::new(end.addr, end.port);
+        let tuple = trireme_conntrack::Tuple { source: end(&tuple.src), destination: end(&tuple.dst) };
+        let forgotten = Conntrack::connect().and_then(|mut conntrack| conntrack.forget(&tuple));
+        match forgotten {
+            Ok(Forgotten::Removed) => {
+                self.meter.stale_conntrack = self.meter.stale_conntrack.saturating_add(1);
+            }
+            Ok(Forgotten::Absent) => {}
+            Err(error) => debug!(error = controller::chain(&error), "conntrack entry not deleted"),
         }
     }
 
