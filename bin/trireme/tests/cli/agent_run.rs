@@ -114,6 +114,23 @@ fn a_unit_that_is_no_longer_configured_is_released_at_the_next_start() {
     assert!(out.contains("(0 units detached"), "{out}");
 }
 
+#[test]
+fn an_interface_that_is_made_anew_is_enforced_again() {
+    let (stage, netns) = (Stage::new(), Netns::new("anew"));
+    configure(&stage);
+    let agent = Agent::start(&stage, &netns);
+    netns.renew_veth();
+    wait(|| stage.read("agent.err").contains("enforced again: its interface is back"));
+    let (_, status, _) = stage.run(&["status", "--socket", "agent.sock"]);
+    assert!(status.contains("enforced") && !status.contains("is gone"), "{status}");
+    agent.stop();
+    let mut cleanup = stage.command();
+    cleanup.args(["agent", "--config", "agent.toml", "--cleanup"]);
+    let (code, out, error) = outcome(&mut netns.wrap(&cleanup));
+    assert_eq!(code, 0, "{error}");
+    assert!(out.contains("(1 units detached"), "{out}");
+}
+
 fn instance(stage: &Stage) -> String {
     let name = stage.path().file_name().unwrap().to_str().unwrap();
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();

@@ -92,6 +92,12 @@ impl Netns {
         netns
     }
 
+    /// Deletes the unit's veth and makes it again.
+    pub(crate) fn renew_veth(&self) {
+        ip(&["-n", &self.name, "link", "del", "veth-web"]);
+        ip(&["-n", &self.name, "link", "add", "veth-web", "type", "veth", "peer", "name", "eth0"]);
+    }
+
     /// The command, run inside. `ip netns exec` would hide the BPF file system behind a mount of its own.
     pub(crate) fn wrap(&self, command: &Command) -> Command {
         let mut inside = Command::new("nsenter");

@@ -2,6 +2,7 @@
 
 mod commands;
 mod packets;
+mod patrol;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tracing::warn;
-use trireme_bpf::{Injection, Plane, PlaneConfig, Sizes, SweepLimits, Waker};
+use trireme_bpf::{Injection, Plane, PlaneConfig, PuState, Sizes, SweepLimits, Waker};
 use trireme_datapath::{Effect, Engine, EngineConfig, Packet};
 use trireme_flow::PuSlot;
 use trireme_identity::PuId;
@@ -22,7 +23,7 @@ use super::meter::Meter;
 use super::verify::VerifyPool;
 use super::{BpfConfig, DatapathError, DatapathReport, Enforced};
 use crate::state::StateDir;
-use crate::{Collector, Enforcement, NodeSecrets, controller};
+use crate::{Collector, Edge, Enforcement, NodeSecrets, controller};
 
 /// A question to the worker, with the way back for the answer.
 pub(super) enum Request {
@@ -107,8 +108,11 @@ impl Drop for Worker {
     }
 }
 
-/// How often dead connections are looked for, kernel edges checked and keys saved.
+/// How often dead connections are looked for and keys saved.
 const HOUSEKEEPING: Duration = Duration::from_secs(10);
+
+/// How often vanished edges are looked for: an interface made anew is open until then.
+const PATROL: Duration = Duration::from_secs(1);
 
 /// IP and TCP headers with their options around a TAP payload, and some bytes to spare.
 const HEADERS: usize = 120;
@@ -131,6 +135,7 @@ struct Loop {
     config: BpfConfig,
     requests: Receiver<Request>,
     units: BTreeMap<PuId, PuSlot>,
+    edges: BTreeMap<PuId, (Edge, PuState)>,
     meter: Meter,
     saved_keys: Option<u64>,
     // Reused from round to round.
@@ -188,6 +193,7 @@ impl Loop {
             config,
             requests,
             units: BTreeMap::new(),
+            edges: BTreeMap::new(),
             meter: Meter::default(),
             saved_keys: None,
             packets: Vec::new(),
@@ -199,8 +205,9 @@ impl Loop {
     /// Ends with [`Request::Stop`], when nobody can send requests any more, or when the kernel refuses to go on.
     fn run(&mut self) -> Result<(), DatapathError> {
         let mut housekeeping = now().monotonic + HOUSEKEEPING;
+        let mut patrol = now().monotonic + PATROL;
         loop {
-            let due = self.engine.poll_timeout().map_or(housekeeping, |due| due.min(housekeeping));
+            let due = self.engine.poll_timeout().map_or(patrol, |due| due.min(patrol));
             let wait = due.since(now().monotonic);
             self.plane.poll(Some(wait)).map_err(|error| DatapathError::kernel("wait for packets", error))?;
             self.take_packets();
@@ -209,6 +216,10 @@ impl Loop {
             self.put_back();
             if self.take_requests() == Round::End {
                 return Ok(());
+            }
+            if now().monotonic >= patrol {
+                self.patrol();
+                patrol = now().monotonic + PATROL;
             }
             if now().monotonic >= housekeeping {
                 self.keep_house();

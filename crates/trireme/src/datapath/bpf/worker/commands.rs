@@ -12,7 +12,7 @@ use trireme_identity::PuId;
 
 use super::super::ledger::Line;
 use super::super::{convert, edge, meter};
-use super::{Loop, Request, Round, now, sweep_limits};
+use super::{Loop, Request, Round, now};
 use crate::datapath::{DatapathError, DatapathReport, Enforced};
 use crate::{Enforcement, NodeSecrets, controller};
 
@@ -61,6 +61,7 @@ impl Loop {
             return Err(DatapathError::unit(id, error));
         }
         self.units.insert(id.clone(), slot);
+        self.edges.insert(id.clone(), (unit.pu.edge.clone(), state(unit, epoch)));
         self.ledger.insert(id.clone(), line);
         self.ledger.save(&self.state)?;
         self.save()?;
@@ -68,7 +69,7 @@ impl Loop {
     }
 
     /// A slot whose edge is another one by now is detached first: the old edge belongs to nobody any more.
-    fn attach(
+    pub(super) fn attach(
         &mut self,
         place: &trireme_bpf::Edge,
         slot: Slot,
@@ -90,6 +91,7 @@ impl Loop {
         let Some(slot) = self.units.remove(id).or_else(|| self.ledger.slot_of(id).map(PuSlot)) else {
             return Ok(());
         };
+        self.edges.remove(id);
         let attached = self.plane.edges().iter().any(|edge| edge.slot == convert::slot(slot));
         let detached = if attached { self.plane.detach(convert::slot(slot)) } else { Ok(()) };
         self.engine.remove_pu(slot, now(), &mut self.effects);
@@ -133,17 +135,8 @@ impl Loop {
         self.plane.edges().into_iter().map(|edge| (edge.slot.0, edge.state.epoch)).collect()
     }
 
-    pub(super) fn keep_house(&mut self) {
-        if let Err(error) = self.plane.sweep(&sweep_limits()) {
-            warn!(%error, "dead connections not removed");
-        }
-        if let Err(error) = self.save() {
-            warn!(error = controller::chain(&error), "state not saved");
-        }
-    }
-
     /// Saves the token keys when they have changed.
-    fn save(&mut self) -> Result<(), DatapathError> {
+    pub(super) fn save(&mut self) -> Result<(), DatapathError> {
         let keys = self
             .engine
             .export_tokens()
