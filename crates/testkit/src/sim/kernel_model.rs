@@ -24,8 +24,16 @@ pub struct KernelModel {
     epochs: BTreeMap<PuSlot, u32>,
     live: BTreeMap<FlowKey, ConnectionEntry>,
     closing: BTreeMap<FlowKey, Closing>,
+    fins: BTreeMap<FlowKey, Fins>,
     closing_capacity: usize,
     uses: u64,
+}
+
+/// The FINs of a connection: whether the unit sent one, and the number behind the one it was sent.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fins {
+    from: bool,
+    to: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +50,7 @@ impl KernelModel {
             epochs: BTreeMap::new(),
             live: BTreeMap::new(),
             closing: BTreeMap::new(),
+            fins: BTreeMap::new(),
             closing_capacity,
             uses: 0,
         }
@@ -55,6 +64,7 @@ impl KernelModel {
     /// Adds or replaces a live connection.
     pub fn install(&mut self, key: FlowKey, entry: ConnectionEntry) {
         self.closing.remove(&key);
+        self.fins.remove(&key);
         self.live.insert(key, entry);
     }
 
@@ -62,6 +72,7 @@ impl KernelModel {
     pub fn remove(&mut self, key: &FlowKey) {
         self.live.remove(key);
         self.closing.remove(key);
+        self.fins.remove(key);
     }
 
     /// Forgets every connection for which `is_gone` says so; returns how many.
@@ -69,6 +80,7 @@ impl KernelModel {
         let before = self.len();
         self.live.retain(|key, _| !is_gone(key));
         self.closing.retain(|key, _| !is_gone(key));
+        self.fins.retain(|key, _| !is_gone(key));
         before - self.len()
     }
 
@@ -118,8 +130,29 @@ impl KernelModel {
             }
             Hook::FromPu => {}
         }
-        self.store(key, entry, hook, view.flags & (FIN | RST) != 0);
+        let ends = self.ends(key, hook, &view);
+        self.store(key, entry, hook, ends);
         KernelVerdict::Pass
+    }
+
+    /// A reset ends a connection, and the second of its two FINs; the unit's acknowledgement of the peer's FIN behind its
+    /// own leaves it ended.
+    fn ends(&mut self, key: FlowKey, hook: Hook, view: &TcpView<'_>) -> bool {
+        if view.has(FIN) {
+            let fins = self.fins.entry(key).or_default();
+            match hook {
+                Hook::FromPu => fins.from = true,
+                Hook::ToPu => {
+                    let len = u32::try_from(view.payload.len()).unwrap_or(0);
+                    fins.to = Some(view.seq.wrapping_add(len).wrapping_add(1));
+                }
+            }
+        }
+        if view.has(RST) {
+            return true;
+        }
+        let Some(Fins { from: true, to: Some(behind) }) = self.fins.get(&key) else { return false };
+        view.has(FIN) || (view.payload.is_empty() && view.ack == *behind)
     }
 
     fn store(&mut self, key: FlowKey, entry: ConnectionEntry, hook: Hook, ends: bool) {
@@ -140,6 +173,7 @@ impl KernelModel {
             let oldest = self.closing.iter().min_by_key(|(_, closing)| closing.last_use).map(|(key, _)| *key);
             let Some(key) = oldest else { return };
             self.closing.remove(&key);
+            self.fins.remove(&key);
         }
     }
 }
@@ -302,5 +336,15 @@ mod tests {
         assert_eq!(states(&table), (0, 1));
         assert_eq!(table.classify(PU, Hook::FromPu, &from(ACK, 5, b"x")), KernelVerdict::Pass);
         assert_eq!(states(&table), (1, 0));
+    }
+    #[test]
+    fn a_half_closed_connection_stays_live_and_the_second_fin_ends_it() {
+        let mut table = table(entry(Role::Responder, true));
+        let states = |table: &KernelModel| (table.live.len(), table.closing.len());
+        assert_eq!(table.classify(PU, Hook::FromPu, &from(FIN | ACK, 5, b"")), KernelVerdict::Pass);
+        assert_eq!(states(&table), (1, 0));
+        assert_eq!(table.classify(PU, Hook::ToPu, &to(ACK, 5, b"more")), KernelVerdict::Pass);
+        assert_eq!(table.classify(PU, Hook::ToPu, &to(FIN | ACK, 9, b"")), KernelVerdict::Pass);
+        assert_eq!(states(&table), (0, 1));
     }
 }
