@@ -372,13 +372,16 @@ fn verdict(rng: &mut ChaCha8Rng, client: usize, server: usize, guard: Guard, aut
     Rules { ingress_rule, egress_rule, expect }
 }
 
+/// When something happens, and to which node or group.
+type Upheaval = (Duration, usize);
+
 /// Restarts and revocations, of which a run has at most one, and what they change about the expectations.
 fn upheavals(
     rng: &mut ChaCha8Rng,
     guard: Guard,
     nodes: &[Option<usize>; 4],
     groups: &mut [Group],
-) -> (Vec<(Duration, usize)>, Vec<(Duration, usize)>) {
+) -> (Vec<Upheaval>, Vec<Upheaval>) {
     let kind = rng.random_range(0..100);
     let after = Duration::from_millis(rng.random_range(1..3000));
     let index = rng.random_range(0..groups.len());
