@@ -86,13 +86,21 @@ impl Pair {
         let mut agents = Vec::new();
         if enforce {
             let authority = Authority::create(&program, lab.dir(), "ca")?;
-            let a = AgentConfig::new("node-a", authority.issue("node-a", &[])?.with_certificate(&authority), POLICY)
-                .with(&client, &["role=client"])
-                .with(&second_client, &["role=client", "number=two"])
-                .quiet();
-            let b = AgentConfig::new("node-b", authority.issue("node-b", &[])?.with_certificate(&authority), POLICY)
-                .with(&server, &["role=server"])
-                .quiet();
+            let a = AgentConfig::new(
+                "node-a",
+                authority.issue("node-a", &[])?.with_certificate(&authority),
+                POLICY,
+            )
+            .with(&client, &["role=client"])
+            .with(&second_client, &["role=client", "number=two"])
+            .quiet();
+            let b = AgentConfig::new(
+                "node-b",
+                authority.issue("node-b", &[])?.with_certificate(&authority),
+                POLICY,
+            )
+            .with(&server, &["role=server"])
+            .quiet();
             agents.push(Agent::start(&lab, Side::A, &program, &a)?);
             agents.push(Agent::start(&lab, Side::B, &program, &b)?);
         }

@@ -16,8 +16,8 @@ use anyhow::Context;
 use clap::Parser;
 
 use arena::{Arena, Pair};
-use report::Results;
 pub(crate) use report::Latency;
+use report::Results;
 
 /// Measures what enforcement costs. Example: trireme-bench --rounds 5 --table docs/benchmarks.md
 #[derive(Parser)]

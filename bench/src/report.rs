@@ -89,7 +89,8 @@ impl Results {
 
 /// The table of docs/benchmarks.md.
 pub(crate) fn markdown(rows: &[Row], results: &Results) -> anyhow::Result<String> {
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").context("reading the kernel release")?;
+    let kernel =
+        std::fs::read_to_string("/proc/sys/kernel/osrelease").context("reading the kernel release")?;
     let cpu = std::fs::read_to_string("/proc/cpuinfo").context("reading the processor's name")?;
     let cpu = cpu
         .lines()

@@ -11,8 +11,7 @@ use anyhow::{Context, bail};
 pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     let mut findings = layers::findings(root)?;
     findings.extend(sources::findings(root)?);
-    for (name, outcome) in
-        [("vectors", vectors_are_fresh(root)), ("bpf object", crate::bpf::run(root, true))]
+    for (name, outcome) in [("vectors", vectors_are_fresh(root)), ("bpf object", crate::bpf::run(root, true))]
     {
         if let Err(error) = outcome {
             findings.push(format!("{name}: {error:#}"));

@@ -68,7 +68,9 @@ fn rust_findings(file: &Path, text: &str) -> Vec<String> {
             break;
         }
         let at = format!("{}:{}", file.display(), index + 1);
-        if !kernel && ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"].iter().any(|u| code.contains(u)) {
+        if !kernel
+            && ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"].iter().any(|u| code.contains(u))
+        {
             findings.push(format!("{at}: unsafe outside crates/kernel"));
         }
         if core && let Some(word) = IMPURE.iter().find(|word| code.contains(**word)) {
