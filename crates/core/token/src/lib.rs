@@ -1,7 +1,7 @@
 //! Identity tokens, the credentials behind them, and the keys and MACs that prove them per connection.
 //!
 //! Start with [`Signer`] (makes a node's tokens) and [`Verifier`] (accepts or refuses a peer's);
-//! [`pair_keys`] and [`mac`] turn two nodes' agreement keys into the proof of one connection.
+//! [`pair_keys`] and [`mac()`] turn two nodes' agreement keys into the proof of one connection.
 //! It must never read a clock, open a file or draw randomness by itself (time and [`RandomSource`] are
 //! arguments; only the nonce inside an ECDSA signature comes from the crypto library), choose an
 //! algorithm because a token asks for it, or accept a second form of a token.
