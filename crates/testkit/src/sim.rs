@@ -10,6 +10,7 @@
 
 mod app;
 mod campaign;
+mod device;
 mod fin;
 mod host;
 mod kernel_model;
@@ -28,7 +29,7 @@ use std::time::Duration;
 
 pub use app::{App, Dialogue, Progress, Protocol, is_established};
 pub use campaign::{BASE_VARIABLE, Campaign, SCHEDULES_VARIABLE, SEED_VARIABLE, Summary};
-pub use host::{Endpoint, Host, HostSpec};
+pub use host::{Endpoint, Host, HostSpec, Origin};
 pub use kernel_model::{KernelModel, KernelVerdict, flow_key};
 pub use nat::{Masquerade, Nat, NatSpec};
 pub use network::{Fate, InFlight, Link, LinkSpec};
@@ -62,7 +63,7 @@ const DEADLINE: u64 = 7200 * SECOND_NANOS;
 /// Time for last words after everything has been said.
 const LINGER: u64 = 30 * SECOND_NANOS;
 /// Time after which every table must be empty once all hosts are silent.
-const QUIET: u64 = 300 * SECOND_NANOS;
+const QUIET: u64 = 600 * SECOND_NANOS;
 /// A stack stops repeating a SYN after this time, and the application tries again from the same port.
 const CONNECT_PATIENCE: u64 = 130 * SECOND_NANOS;
 /// Attempts after which a port counts as closed without saying so.

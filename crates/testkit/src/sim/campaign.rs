@@ -14,7 +14,7 @@ pub const SEED_VARIABLE: &str = "TRIREME_SIM_SEED";
 pub const BASE_VARIABLE: &str = "TRIREME_SIM_BASE";
 
 /// Failing seeds that a campaign describes in full.
-const DESCRIBED: usize = 60;
+const DESCRIBED: usize = 10;
 
 /// What a campaign has to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

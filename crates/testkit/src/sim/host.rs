@@ -1,16 +1,17 @@
 //! An end host: a real TCP stack, the applications on it, and a queue in place of a network card.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult, SocketHandle, SocketSet};
-use smoltcp::phy::{self, Checksum, DeviceCapabilities, Medium};
+use smoltcp::phy::Checksum;
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint};
 
 use super::app::{App, Dialogue};
+use super::device::Queue;
 use super::fin::LastFin;
 use super::stream::Way;
 use crate::packets::{self, ACK, RST, SYN, Sum, TcpView};
@@ -61,6 +62,15 @@ impl Endpoint {
     }
 }
 
+/// Where a packet comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// From a host of the same node: no device has completed its checksum.
+    SameNode,
+    /// From the wire, where every checksum is complete.
+    Wire,
+}
+
 /// A host on the virtual network.
 pub struct Host {
     spec: HostSpec,
@@ -87,7 +97,7 @@ impl Host {
         let mut config = Config::new(HardwareAddress::Ip);
         config.random_seed = spec.seed;
         let checksum = if spec.offload { Checksum::None } else { Checksum::Both };
-        let mut device = Queue { rx: VecDeque::new(), tx: VecDeque::new(), mtu: spec.mtu, checksum };
+        let mut device = Queue::new(spec.mtu, checksum);
         let mut iface = Interface::new(config, &mut device, Instant::ZERO);
         iface.update_ip_addrs(|addrs| {
             let prefix = if spec.addr.is_ipv4() { 24 } else { 64 };
@@ -150,14 +160,14 @@ impl Host {
     }
 
     /// Hands one packet to the stack.
-    pub fn receive(&mut self, now: u64, packet: Vec<u8>) {
+    pub fn receive(&mut self, now: u64, packet: Vec<u8>, origin: Origin) {
         let mut packet = packet;
         if self.spec.offload {
             // The stack does not verify, so the device does.
-            match packets::tcp_sum(&packet) {
-                Some(Sum::Invalid) => return,
-                Some(Sum::Partial) => packets::complete_sums(&mut packet),
-                Some(Sum::Valid) | None => {}
+            match (packets::tcp_sum(&packet), origin) {
+                (Some(Sum::Valid), _) => {}
+                (Some(Sum::Partial), Origin::SameNode) => packets::complete_sums(&mut packet),
+                (Some(Sum::Partial), Origin::Wire) | (Some(Sum::Invalid) | None, _) => return,
             }
         }
         self.open_listener(now, &packet);
@@ -415,53 +425,4 @@ impl Host {
 
 fn stamp(now: u64) -> Instant {
     Instant::from_micros(i64::try_from(now / 1000).unwrap_or(i64::MAX))
-}
-
-/// Two queues that the stack takes for a network device.
-struct Queue {
-    rx: VecDeque<Vec<u8>>,
-    tx: VecDeque<Vec<u8>>,
-    mtu: usize,
-    checksum: Checksum,
-}
-
-struct Received(Vec<u8>);
-
-struct Sending<'a>(&'a mut VecDeque<Vec<u8>>);
-
-impl phy::Device for Queue {
-    type RxToken<'a> = Received;
-    type TxToken<'a> = Sending<'a>;
-
-    fn receive(&mut self, _timestamp: Instant) -> Option<(Received, Sending<'_>)> {
-        let packet = self.rx.pop_front()?;
-        Some((Received(packet), Sending(&mut self.tx)))
-    }
-
-    fn transmit(&mut self, _timestamp: Instant) -> Option<Sending<'_>> {
-        Some(Sending(&mut self.tx))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = self.mtu;
-        capabilities.checksum.tcp = self.checksum;
-        capabilities
-    }
-}
-
-impl phy::RxToken for Received {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&self.0)
-    }
-}
-
-impl phy::TxToken for Sending<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut packet = vec![0; len];
-        let result = f(&mut packet);
-        self.0.push_back(packet);
-        result
-    }
 }

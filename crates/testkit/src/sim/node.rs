@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -56,7 +57,7 @@ impl Node {
         let secrets = secrets(scenario.trust, index, scenario.encodings[index]);
         let mut seed = scenario.engine_seed;
         seed[0] ^= u8::try_from(index).unwrap_or(0);
-        let config = EngineConfig { known_tokens: scenario.known_tokens, ..EngineConfig::default() };
+        let config = config(scenario);
         let now = VirtualClock::new().now();
         let mut engine = Engine::new(config, secrets.clone(), seed).expect("default limits are valid");
         let mut kernel = KernelModel::new(scenario.closing_capacity);
@@ -168,8 +169,8 @@ impl Node {
         let tokens = self.engine.export_tokens().expect("own tokens can be written");
         let mut seed = scenario.engine_seed;
         seed[1] ^= 0xff;
-        let config = EngineConfig { known_tokens: scenario.known_tokens, ..EngineConfig::default() };
-        self.engine = Engine::new(config, self.secrets.clone(), seed).expect("default limits are valid");
+        self.engine =
+            Engine::new(config(scenario), self.secrets.clone(), seed).expect("default limits are valid");
         self.engine.import_tokens(&tokens).expect("the tokens were just written");
         for spec in &self.units {
             self.engine.upsert_pu(spec.clone(), now).expect("the unit was taken on before");
@@ -271,6 +272,19 @@ impl Node {
         let what = format!("engine emits {}", way(hook));
         outcomes.push(Outcome::Note { host, what, packet: Some(packet.clone()) });
         outcomes.push(Outcome::Put { host, hook, packet });
+    }
+}
+
+/// The defaults, but handshakes are remembered over the pauses of the simulated stacks: smoltcp repeats a SYN-ACK
+/// for ever and every 60 s, and some may be lost in a row; Linux stops after 31 s.
+fn config(scenario: &Scenario) -> EngineConfig {
+    let longest_pause = Duration::from_secs(300);
+    EngineConfig {
+        known_tokens: scenario.known_tokens,
+        initiator_timeout: longest_pause,
+        responder_timeout: longest_pause,
+        completed_timeout: longest_pause,
+        ..EngineConfig::default()
     }
 }
 

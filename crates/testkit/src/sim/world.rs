@@ -2,13 +2,13 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use trireme_datapath::{Hook, VerifyDone};
 
-use super::host::Host;
+use super::host::{Host, Origin};
 use super::nat::Nat;
 use super::network::Link;
 use super::node::{Node, Outcome};
@@ -280,7 +280,9 @@ impl World {
     fn deliver(&mut self, host: usize, packet: Vec<u8>) {
         self.check_delivered(host, &packet);
         self.trace.packet(self.clock.nanos(), name(host), "receives", &packet);
-        self.hosts[host].receive(self.clock.nanos(), packet);
+        let src = packets::addresses(&packet).map(|(src, _)| src);
+        let origin = if self.is_neighbour(host, src) { Origin::SameNode } else { Origin::Wire };
+        self.hosts[host].receive(self.clock.nanos(), packet, origin);
         self.after_host(host);
     }
 
@@ -309,9 +311,13 @@ impl World {
 
     /// Whether a packet reaches another host of the same node without leaving it.
     fn stays_on_node(&self, host: usize, packet: &[u8]) -> bool {
-        let Some((_, dst)) = packets::addresses(packet) else { return false };
-        let target = self.hosts.iter().position(|other| other.addr() == dst);
-        target.is_some_and(|target| self.scenario.nodes[target] == self.scenario.nodes[host])
+        self.is_neighbour(host, packets::addresses(packet).map(|(_, dst)| dst))
+    }
+
+    /// Whether the address is that of another host on the same node, reached over a path that keeps packets whole.
+    fn is_neighbour(&self, host: usize, address: Option<IpAddr>) -> bool {
+        let other = self.hosts.iter().position(|other| Some(other.addr()) == address);
+        other.is_some_and(|other| self.scenario.nodes[other] == self.scenario.nodes[host])
             && self.scenario.nodes[host].is_some()
             && self.scenario.link.corrupt == 0.0
     }
