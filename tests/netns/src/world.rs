@@ -18,7 +18,7 @@ policies:
   ingress:
   - name: clients
     from: [{role: client}]
-    ports: [8080, 8081]
+    ports: [8080/tcp, 8081/tcp]
 - name: clients
   subject: {role: client}
   egress:

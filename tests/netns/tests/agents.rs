@@ -4,8 +4,10 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
 
-use trireme_testkit::lab::{Agent, AgentConfig, Family, Reach, Server, connect, eventually};
+use trireme_testkit::lab::{Agent, AgentConfig, Family, Reach, Server, connect, eventually, probe};
 use trireme_tests_netns::{PATIENT, POLICY, PORT, PROMPT, World, WorldSpec};
 
 /// Says a byte and hears it back.
@@ -49,6 +51,20 @@ fn ends_and_comes_back(end: End) {
         assert_eq!(world.client_sees(family, PORT), Reach::Answered, "{}", world.logs());
         assert_eq!(world.stranger_sees(family, PORT), Reach::Silent);
     }
+}
+
+#[test]
+fn a_connect_made_while_the_agent_is_away_completes_when_it_is_back() {
+    let spec = WorldSpec::new();
+    let config = spec.b.clone();
+    let mut world = spec.start();
+    let _server = Server::echo(&world.server.namespace, PORT).unwrap();
+    world.b.kill().unwrap();
+    let (client, to) = (world.client.clone(), world.server.at(Family::V4, PORT));
+    let waiting = thread::spawn(move || probe(&client.namespace, to, Duration::from_secs(15)));
+    thread::sleep(Duration::from_millis(200));
+    world.b.restart(&world.lab, &config).unwrap();
+    assert_eq!(waiting.join().unwrap().unwrap(), Reach::Answered, "{}", world.logs());
 }
 
 #[test]

@@ -113,5 +113,5 @@ fn nodes_with_different_pre_shared_keys_refuse_each_other() {
     let _server = Server::echo(&spec.server.namespace, PORT).unwrap();
     let world: World = spec.start();
     assert_eq!(world.client_sees(Family::V4, PORT), Reach::Silent, "{}", world.logs());
-    world.b.await_refusal(trireme_flow::Reason::TokenSignature).unwrap();
+    world.b.await_refusal(trireme_flow::Reason::TokenKeyUnknown).unwrap();
 }

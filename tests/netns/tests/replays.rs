@@ -1,8 +1,11 @@
 //! Whoever records or changes packets on the way gains nothing.
-#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -10,7 +13,8 @@ use trireme_flow::Reason;
 use trireme_testkit::lab::{Family, Fate, IpTap, Lab, Reach, Recording, Relay, Server, Side, connect, probe};
 use trireme_tests_netns::{PATIENT, PORT, PROMPT, World, WorldSpec, kind_of, payload_of};
 use trireme_wire::edit;
-use trireme_wire::tap::Kind;
+use trireme_wire::tap::{self, Header, Kind};
+use trireme_wire::tcp::Segment;
 
 const REQUEST: &[u8] = b"give me something";
 
@@ -115,7 +119,7 @@ fn replace_after_first(world: &World, kind: Kind) -> Relay {
         if kind_of(packet) != Some(kind) {
             return Fate::Pass;
         }
-        let segment = trireme_wire::tcp::Segment::parse(packet).unwrap();
+        let segment = Segment::parse(packet).unwrap();
         let port = if segment.dst_port == PORT { segment.src_port } else { segment.dst_port };
         let mut first = first.lock().unwrap();
         let (owner, message) = first.get_or_insert_with(|| (port, payload_of(packet)));
@@ -207,37 +211,77 @@ fn strip(lab: &Lab, kind: Kind) -> Relay {
 }
 
 #[test]
-fn every_bit_flipped_in_a_message_is_noticed() {
+fn a_syn_changed_on_its_way_opens_nothing() {
+    notices_changes(Kind::Syn, &[Reach::Silent]);
+}
+
+#[test]
+fn a_syn_ack_changed_on_its_way_opens_nothing() {
+    notices_changes(Kind::SynAck, &[Reach::Silent]);
+}
+
+#[test]
+fn a_proof_changed_on_its_way_opens_nothing() {
+    notices_changes(Kind::Ack, &[Reach::Mute]);
+}
+
+/// Flips one bit of every message of a kind, another one for each connection, over the whole message.
+fn notices_changes(kind: Kind, allowed: &[Reach]) {
+    const CONNECTIONS: usize = 48;
+    /// A SYN without a MAC may carry a cookie here, which nobody asked for and nobody reads.
+    const COOKIE: Range<usize> = 40..56;
     let world = World::start();
-    let server = Server::echo(&world.server.namespace, PORT).unwrap();
-    let flips = Arc::new(Mutex::new(0_usize));
-    let counter = Arc::clone(&flips);
-    let _relay = Relay::start(&world.lab, move |packet| {
-        let Some(kind) = kind_of(packet) else { return Fate::Pass };
-        let mut payload = payload_of(packet);
-        let mut flips = counter.lock().unwrap();
-        // Another byte each time, all over the message, the attached token included.
-        let at = (*flips * 37) % payload.len();
-        *flips += 1;
-        let Some(byte) = payload.get_mut(at) else { return Fate::Pass };
-        *byte ^= 1 << (*flips % 8);
-        let mut changed = packet.to_vec();
-        edit::replace_payload(&mut changed, &payload).unwrap();
-        if kind == Kind::Syn { Fate::Replace(vec![changed]) } else { Fate::Pass }
+    // Both nodes know each other: a message attaches its token or only names it, and carries a MAC.
+    let before = Server::echo(&world.server.namespace, PORT).unwrap();
+    assert_eq!(world.client_sees(Family::V4, PORT), Reach::Answered, "{}", world.logs());
+    drop(before);
+    // By the client's port: which byte was changed, and whether a connection came of it.
+    let changed: Arc<Mutex<BTreeMap<u16, usize>>> = Arc::default();
+    let opened: Arc<Mutex<Vec<u16>>> = Arc::default();
+    let (changes, ports) = (Arc::clone(&changed), Arc::clone(&opened));
+    let _server = Server::start(&world.server.namespace, PORT, move |stream| {
+        ports.lock().unwrap().push(stream.peer_addr().unwrap().port());
     })
     .unwrap();
-    let attempts: Vec<_> = std::thread::scope(|scope| {
-        let probes: Vec<_> = (0..40)
-            .map(|_| {
-                scope.spawn(|| {
-                    probe(&world.client.namespace, world.server.at(Family::V4, PORT), PROMPT).unwrap()
-                })
-            })
+    let _relay = Relay::start(&world.lab, move |packet| {
+        if kind_of(packet) != Some(kind) {
+            return Fate::Pass;
+        }
+        let segment = Segment::parse(packet).unwrap();
+        let port = if segment.dst_port == PORT { segment.src_port } else { segment.dst_port };
+        let mut payload = payload_of(packet);
+        let mut changes = changes.lock().unwrap();
+        let number = changes.len();
+        let mut at = (number * bound(&payload) / CONNECTIONS) % payload.len();
+        if kind == Kind::Syn && COOKIE.contains(&at) {
+            at = COOKIE.end;
+        }
+        let at = *changes.entry(port).or_insert(at);
+        payload[at] ^= 1 << (at % 8);
+        let mut forged = packet.to_vec();
+        edit::replace_payload(&mut forged, &payload).unwrap();
+        Fate::Replace(vec![forged])
+    })
+    .unwrap();
+    let to = world.server.at(Family::V4, PORT);
+    let seen: Vec<_> = thread::scope(|scope| {
+        let probes: Vec<_> = (0..CONNECTIONS)
+            .map(|_| scope.spawn(|| probe(&world.client.namespace, to, PROMPT).unwrap()))
             .collect();
         probes.into_iter().map(|probe| probe.join().unwrap()).collect()
     });
-    // A flip in the SYN's own nonce or in bytes that nothing has bound yet shows at the SYN-ACK or the proof.
-    assert!(!attempts.contains(&Reach::Answered), "{attempts:?}\n{}", world.logs());
-    assert_eq!(server.accepted(), 0);
-    assert!(*flips.lock().unwrap() >= 40);
+    let changed = changed.lock().unwrap();
+    let opened: Vec<_> = opened.lock().unwrap().iter().map(|port| changed.get(port).copied()).collect();
+    assert_eq!(opened, Vec::new(), "changed bytes that opened a connection all the same\n{}", world.logs());
+    let odd: Vec<_> = seen.iter().filter(|reach| !allowed.contains(reach)).collect();
+    assert_eq!(odd, Vec::<&Reach>::new(), "{}", world.logs());
+    assert!(changed.len() >= CONNECTIONS);
+}
+
+/// How many bytes of a message say something to a receiver that holds the token already: the header and the
+/// token without its signature, but not the credential.
+fn bound(payload: &[u8]) -> usize {
+    const SIGNATURE_LEN: usize = 64;
+    let token_len = Header::parse(payload).unwrap().token(payload).len();
+    tap::HEADER_LEN + token_len.saturating_sub(SIGNATURE_LEN)
 }

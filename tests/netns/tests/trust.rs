@@ -29,7 +29,10 @@ fn a_node_of_a_foreign_authority_is_refused() {
 #[test]
 fn a_claim_that_the_verifier_does_not_grant_the_authority_is_refused() {
     let mut spec = WorldSpec::new();
-    let root = Root { allow: Some(vec!["role=stranger".to_owned()]), ..spec.authority.root() };
+    let root = Root {
+        allow: Some(vec!["role=stranger".to_owned(), "role=server".to_owned()]),
+        ..spec.authority.root()
+    };
     spec.b.trust = Trust::Pki {
         key: spec.keys_b.key.clone(),
         credential: Credential::Certificate(spec.keys_b.certificate.clone()),

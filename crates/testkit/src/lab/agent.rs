@@ -60,7 +60,7 @@ impl Agent {
         config: &AgentConfig,
     ) -> Result<Self, LabError> {
         let dir = lab.dir().join(format!("agent-{side}"));
-        fs::create_dir_all(dir.join("state")).map_err(LabError::io(format!("creating {}", dir.display())))?;
+        fs::create_dir_all(&dir).map_err(LabError::io(format!("creating {}", dir.display())))?;
         let instance = format!("lab-{}-{side}", lab.id());
         write(&dir.join("policy.yaml"), &config.policy)?;
         write(&dir.join("agent.toml"), &config.to_toml(&instance, &lab.bpffs()))?;

@@ -41,7 +41,15 @@ impl Authority {
     /// # Errors
     /// [`LabError::Command`] if the program refuses.
     pub fn issue(&self, node: &str, allow: &[&str]) -> Result<NodeKeys, LabError> {
-        let base = with_ending(&self.base, &format!("-{node}"));
+        self.issue_as(node, node, allow)
+    }
+
+    /// As [`Authority::issue`], in files with a name of their own.
+    ///
+    /// # Errors
+    /// [`LabError::Command`] if the program refuses.
+    pub fn issue_as(&self, node: &str, file: &str, allow: &[&str]) -> Result<NodeKeys, LabError> {
+        let base = with_ending(&self.base, &format!("-{file}"));
         let (ca, out) = (self.base.to_string_lossy(), base.to_string_lossy());
         let mut arguments = vec!["keys", "node", "--id", node, "--ca", &ca, "--out", &out];
         for pattern in allow {

@@ -36,7 +36,7 @@ impl Agent {
                 found = self.flows()?.into_iter().find(|record| wanted(record));
                 Ok(found.is_some())
             },
-            || self.flows().map_or_else(|error| error.to_string(), |flows| format!("{flows:#?}")),
+            || self.flows().map_or_else(|error| error.to_string(), |flows| summary(&flows)),
         );
         outcome?;
         found.ok_or_else(|| LabError::Output { what: what.to_owned(), output: String::new() })
@@ -76,6 +76,22 @@ impl Agent {
             .filter(|counter| counter.get("reason").and_then(Value::as_str) == Some(reason.name()));
         Ok(matching.filter_map(|counter| counter.get("count").and_then(Value::as_u64)).sum())
     }
+}
+
+/// The newest records, one a line.
+fn summary(flows: &[FlowRecord]) -> String {
+    let newest = flows.iter().rev().take(20).map(|record| {
+        let FlowRecord { pu, direction, source, destination, action, reason, count, .. } = record;
+        format!(
+            "{count} x {action:?} {} at {pu} ({direction:?}): {}:{} -> {}:{}\n",
+            reason.name(),
+            source.address,
+            source.port,
+            destination.address,
+            destination.port
+        )
+    });
+    format!("of {} records the newest are\n{}", flows.len(), newest.collect::<String>())
 }
 
 /// A line is a record, bare or as the API sends it.
