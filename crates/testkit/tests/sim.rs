@@ -131,7 +131,7 @@ fn scenario_with(expect: Expect) -> Scenario {
 
 fn check(campaign: Campaign) {
     match campaign.run() {
-        Ok(summary) => println!("{summary:?}"),
+        Ok(text) => println!("{text}"),
         Err(failure) => panic!("{failure}"),
     }
 }
