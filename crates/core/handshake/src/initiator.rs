@@ -60,7 +60,10 @@ pub enum Input<'a> {
         ack: u32,
     },
     /// The responder sends data or FIN.
-    PeerData,
+    PeerData {
+        /// What it acknowledges.
+        ack: u32,
+    },
     /// The peer sends a SYN.
     PeerSyn,
     /// The peer's enforcer sends kind 4.
@@ -137,6 +140,8 @@ pub enum Output {
     Identify(Attach),
     /// Let it pass as it is.
     Pass,
+    /// Let it pass without its payload.
+    PassBare,
     /// Let it leave without identity: the last resort against paths that lose payloads on SYNs.
     FallBack,
     /// Ask whether the responder is authorized; if so, `accept` and pass the SYN-ACK without its payload.

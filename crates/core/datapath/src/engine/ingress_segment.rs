@@ -44,12 +44,17 @@ impl Engine {
         if cx.segment.flags.contains(Flags::RST) {
             return self.responder_reset(cx, packet, key);
         }
+        let ack = cx.segment.ack;
         let input = if cx.segment.is_empty_ack() {
-            initiator::Input::PeerAck { ack: cx.segment.ack }
+            initiator::Input::PeerAck { ack }
         } else {
-            initiator::Input::PeerData
+            initiator::Input::PeerData { ack }
         };
         let output = self.step(key, input);
+        if output == Some(InitiatorOutput::PassBare) {
+            strip(packet, EGRESS)?;
+            return Ok(Next::Pass);
+        }
         self.conclude(cx, key, output)
     }
 

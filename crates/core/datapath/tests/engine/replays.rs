@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use trireme_flow::Reason;
+use trireme_wire::build::TcpSpec;
 use trireme_wire::edit;
 use trireme_wire::tcp::Flags;
 
@@ -30,6 +31,25 @@ fn replayed_syn_and_proof_admit_nothing() {
     pair.server_sends(&syn_ack()).sent();
     assert_eq!(pair.server_gets(&proof).silence(), Reason::NonceMismatch);
     assert!(pair.server.table.is_empty());
+}
+
+#[test]
+fn a_replayed_syn_makes_nobody_prove_a_connection_that_its_unit_never_opened() {
+    let mut pair = Pair::new();
+    let [syn_wire, ..] = pair.connect();
+    // Both units have closed; the enforcers still remember the handshake.
+    pair.server_gets(&syn_wire).got();
+    let answer = pair.server_sends(&syn_ack_with(777, CLIENT_ISN)).sent();
+    assert_eq!(pair.client_gets(&answer).silence(), Reason::NonceMismatch);
+
+    let mut pair = Pair::new();
+    let syn_wire = pair.client_sends(&syn()).sent();
+    pair.server_gets(&syn_wire).got();
+    let answer = pair.server_sends(&syn_ack()).sent();
+    for _ in 0..3 {
+        let step = pair.client_gets(&answer);
+        assert_eq!((step.unit.len(), step.network.len()), (1, 0), "the unit has not taken it");
+    }
 }
 
 #[test]
@@ -117,6 +137,21 @@ fn blind_rst_does_not_remove_state() {
     assert_eq!(pair.server_gets(&blind).got(), blind, "established: the stack judges it");
     assert_eq!(pair.server.table.len(), 1);
     pair.assert_talking();
+}
+
+#[test]
+fn a_responder_left_in_an_older_connection_is_reset_by_the_units_stack() {
+    let mut pair = Pair::new();
+    pair.connect();
+    pair.client_sends(&syn_with(900)).sent();
+    // The responder goes on with the old connection; no data of it reaches a unit that waits for a SYN-ACK.
+    let old = server_data(b"old");
+    let got = pair.client_gets(&old).got();
+    assert_eq!((payload(&got), got.len()), (&b""[..], old.len() - 3));
+    let reset = segment(&from_client(next(), 0, Flags::RST));
+    assert_eq!(pair.client_sends(&reset).sent(), reset);
+    let right = segment(&TcpSpec { payload: b"new", ..from_server(1, 901, PSH_ACK) });
+    assert_eq!(pair.client_gets(&right).silence(), Reason::Stray);
 }
 
 #[test]

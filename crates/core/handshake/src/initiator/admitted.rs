@@ -47,7 +47,7 @@ impl AddressAdmitted {
             | Input::SynAck { message: None, .. }
             | Input::PeerReset { .. }
             | Input::PeerAck { .. }
-            | Input::PeerData
+            | Input::PeerData { .. }
             | Input::PeerSyn
             | Input::Refusal { .. }
             | Input::TokenRequest { .. } => Output::Pass,

@@ -61,7 +61,7 @@ impl Proving {
                 Ok(None) => Output::Drop(Fault::IdentityStripped),
                 Err(fault) => Output::Drop(fault),
             },
-            Input::PeerReset { .. } | Input::PeerAck { .. } | Input::PeerData => Output::Confirmed,
+            Input::PeerReset { .. } | Input::PeerAck { .. } | Input::PeerData { .. } => Output::Confirmed,
             Input::Refusal { header, .. } | Input::TokenRequest { header } => self.handle_late(header),
             Input::Syn => Output::Drop(Fault::Stray),
         }

@@ -99,7 +99,7 @@ impl SynSent {
             | Input::Data { .. }
             | Input::Reset
             | Input::PeerAck { .. }
-            | Input::PeerData => challenge(self.isn, input),
+            | Input::PeerData { .. } => challenge(self.isn, input),
         }
     }
 
@@ -220,19 +220,20 @@ impl PlainSent {
             | Input::Data { .. }
             | Input::Reset
             | Input::PeerAck { .. }
-            | Input::PeerData => challenge(self.isn, input),
+            | Input::PeerData { .. } => challenge(self.isn, input),
         }
     }
 }
 
-/// A peer that still has an older connection on the tuple answers a SYN with an ACK of that one, and our stack answers
-/// with a reset that clears it (RFC 9293, figure 10): both pass. Everything else is stray before the SYN-ACK.
+/// A peer that still has an older connection on the tuple answers a SYN, or goes on, with a segment of that one, and our
+/// stack answers with a reset that clears it (RFC 9293, section 3.10.7.3): both pass, but no data does. Everything else is
+/// stray before the SYN-ACK.
 fn challenge(isn: u32, input: Input<'_>) -> Output {
     match input {
-        Input::PeerAck { ack } if check_ack(isn, ack).is_err() => Output::Pass,
+        Input::PeerAck { ack } | Input::PeerData { ack } if check_ack(isn, ack).is_err() => Output::PassBare,
         Input::Reset => Output::Pass,
         Input::PeerAck { .. }
-        | Input::PeerData
+        | Input::PeerData { .. }
         | Input::Ack { .. }
         | Input::Data { .. }
         | Input::Syn

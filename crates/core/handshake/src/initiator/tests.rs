@@ -60,6 +60,7 @@ fn told(output: &Output) -> String {
     match output {
         Output::Identify(attach) => format!("Identify {attach:?}"),
         Output::Pass => "Pass".into(),
+        Output::PassBare => "PassBare".into(),
         Output::FallBack => "FallBack".into(),
         Output::Authorize(_) => "Authorize".into(),
         Output::AuthorizeAddress => "AuthorizeAddress".into(),
@@ -103,7 +104,7 @@ fn every_state_answers_every_input() {
     let syn_ack = |header| Input::SynAck { ack: 0, message: said(header) };
     let beyond = ISN.wrapping_add(1).wrapping_add(u32::try_from(PAYLOAD).unwrap());
     let stray = "Drop Stray";
-    let table: [(Input<'_>, [&str; 4]); 32] = [
+    let table: [(Input<'_>, [&str; 4]); 33] = [
         (Input::Syn, ["Identify Full", "Pass", "Identify Full -> SynSent", "Pass -> PlainSent"]),
         (Input::Ack { seq: 0 }, [stray, stray, "AttachProof", "Pass"]),
         (Input::Ack { seq: 9 }, [stray, stray, "ProofFirst", "Pass"]),
@@ -154,8 +155,9 @@ fn every_state_answers_every_input() {
             ["Drop ResetUnproven", "Drop ResetUnproven", "Confirmed", "Pass"],
         ),
         (Input::PeerAck { ack: 0 }, [stray, stray, "Confirmed", "Pass"]),
-        (Input::PeerAck { ack: 77 }, ["Pass", "Pass", "Confirmed", "Pass"]),
-        (Input::PeerData, [stray, stray, "Confirmed", "Pass"]),
+        (Input::PeerAck { ack: 77 }, ["PassBare", "PassBare", "Confirmed", "Pass"]),
+        (Input::PeerData { ack: 0 }, [stray, stray, "Confirmed", "Pass"]),
+        (Input::PeerData { ack: 77 }, ["PassBare", "PassBare", "Confirmed", "Pass"]),
         (Input::PeerSyn, ["Drop SimultaneousOpen", "Drop SimultaneousOpen", "Pass", "Pass"]),
         (
             Input::Refusal { header: &refusal, keys: Some(&keys) },
