@@ -205,6 +205,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_specification_lists_every_reason_and_no_other() {
+        let text = include_str!("../../../../docs/spec/tap.md");
+        let rows: Vec<_> =
+            text.lines().filter(|line| line.contains("| `") && line.ends_with(". |")).collect();
+        let expected: Vec<_> = Reason::ALL
+            .iter()
+            .map(|r| format!("| {} | `{r}` | {} | {} |", r.code(), r.meaning(), r.remedy()))
+            .collect();
+        assert_eq!(rows, expected);
+    }
+
+    #[test]
     fn names_and_codes_are_unique_and_lead_back() {
         let names: BTreeSet<_> = Reason::ALL.iter().map(|r| r.name()).collect();
         let codes: BTreeSet<_> = Reason::ALL.iter().map(|r| r.code()).collect();

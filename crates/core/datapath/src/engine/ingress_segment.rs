@@ -191,6 +191,11 @@ impl Engine {
             Half::Responder(Responder::Proven(proven)) => proven.proof_mac(),
             Half::Responder(_) | Half::Initiator(_) => return Err(internal()),
         };
+        if self.is_revoked(&peer) {
+            self.handshakes.remove(&key);
+            self.held.take(key);
+            return Err(Refused::new(INGRESS, Reason::TokenRevoked).with_peer(&peer));
+        }
         if epoch != cx.unit.epoch {
             match authorize::peer(&cx.unit, INGRESS, cx.key, &peer, cx.key.local.1) {
                 Ok(again) => decision = again,

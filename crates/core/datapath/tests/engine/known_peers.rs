@@ -220,6 +220,17 @@ fn revocation_refuses_new_connections_and_cuts_live_ones() {
 }
 
 #[test]
+fn a_peer_revoked_in_the_middle_of_its_handshake_is_not_admitted() {
+    let mut pair = Pki::new(1).pair();
+    pair.open();
+    let proof = pair.client_sends(&ack()).sent();
+    let nodes = std::iter::once("node-a".parse().unwrap()).collect();
+    pair.server.verifier.set_deny_list(DenyList { nodes, ..DenyList::default() });
+    assert_eq!(pair.server_gets(&proof).silence(), Reason::TokenRevoked);
+    assert_eq!((pair.server.table.len(), pair.server.stats().half_open), (0, 0));
+}
+
+#[test]
 fn other_secrets_in_force_forget_what_the_old_ones_verified() {
     let mut pair = Pair::new();
     pair.connect();
