@@ -237,6 +237,7 @@ impl Engine {
             pair_keys: self.pair_keys.len(),
             tokens: self.tokens.len(),
             records: self.records.len(),
+            records_lost: self.records.lost(),
             reasons: self.counters.clone(),
         }
     }

@@ -25,6 +25,8 @@ pub struct EngineStats {
     pub tokens: usize,
     /// Flow records that wait to be emitted.
     pub records: usize,
+    /// Decisions that found no room to be gathered into a record: counted by reason, but in no record.
+    pub records_lost: u64,
     /// Packets and events by processing unit and reason; `Accepted` counts admitted connections.
     pub reasons: BTreeMap<(PuSlot, Reason), u64>,
 }

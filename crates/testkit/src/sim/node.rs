@@ -210,6 +210,7 @@ impl Node {
             peers: _,
             pair_keys: _,
             tokens: _,
+            records_lost: _,
             reasons: _,
         } = self.engine.stats();
         [

@@ -181,6 +181,7 @@ impl Loop {
             report.gauges.insert(name.to_owned(), meter::wide(size));
         }
         for (name, count) in [
+            ("decisions without a flow record", stats.records_lost),
             ("packets to the engine", self.meter.punted),
             ("packets put back", self.meter.sent),
             ("packets not put back", self.meter.lost),
