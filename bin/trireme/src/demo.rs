@@ -113,7 +113,7 @@ fn perform(arguments: &DemoArgs) -> anyhow::Result<Report> {
     step("asking both agents why a connection was refused")?;
     checks.push(checks::explanation(&stage)?);
     step("playing a recorded handshake again")?;
-    checks.push(checks::replay(&stage)?);
+    checks.push(checks::replay(&mut stage)?);
     step("measuring connects between known and unknown identities")?;
     latency.known(&stage)?;
     latency.more_first_contacts(&mut stage)?;

@@ -110,6 +110,33 @@ fn a_new_policy_takes_force_on_live_connections_and_a_bad_one_does_not() {
 }
 
 #[test]
+fn other_hooks_at_the_same_interface_still_see_packets_and_survive_us() {
+    let spec = WorldSpec::new();
+    let node = spec.lab.node(spec.server.side).namespace.clone();
+    let interface = spec.server.interface.clone();
+    node.run("tc", &["qdisc", "add", "dev", &interface, "clsact"]).unwrap();
+    node.nft(&format!(
+        "table netdev other {{ chain in {{ type filter hook ingress device {interface} priority 0; counter; }}; }}\n"
+    ))
+    .unwrap();
+    let packets = || -> u64 {
+        let rules = node.run("nft", &["list", "table", "netdev", "other"]).unwrap();
+        rules.split_whitespace().skip_while(|word| *word != "packets").nth(1).unwrap().parse().unwrap()
+    };
+    let mut world = spec.start();
+    let _server = Server::echo(&world.server.namespace, PORT).unwrap();
+    let before = packets();
+    assert_eq!(world.client_sees(Family::V4, PORT), Reach::Answered, "{}", world.logs());
+    // The SYN-ACK, the answer and the end.
+    assert!(packets() >= before + 3, "{before} {}", packets());
+    world.b.stop().unwrap();
+    world.b.clean_up().unwrap();
+    let qdiscs = node.run("tc", &["qdisc", "show", "dev", &interface]).unwrap();
+    assert!(qdiscs.contains("clsact"), "another's hook is gone: {qdiscs}");
+    assert_eq!(world.stranger_sees(Family::V4, PORT), Reach::Answered);
+}
+
+#[test]
 fn a_second_agent_on_one_instance_is_refused_and_the_first_goes_on() {
     let spec = WorldSpec::new();
     let config: AgentConfig = spec.b.clone();

@@ -99,6 +99,10 @@ impl Stage {
 
     /// Where namespaces and files are.
     pub(super) fn whereabouts(&self) -> String {
-        format!("namespaces tl-{}-* (ip netns), files in {}", self.lab.id(), self.lab.dir().display())
+        let (id, dir) = (self.lab.id(), self.lab.dir().display());
+        format!(
+            "namespaces tl-{id}-*, logs and configurations in {dir}; remove them with\n  \
+             ip netns list | awk '/^tl-{id}-/ {{print $1}}' | xargs -n1 ip netns del; umount {dir}/bpf; rm -r {dir}"
+        )
     }
 }

@@ -70,6 +70,14 @@ impl Recording {
         })
     }
 
+    /// How long the token is that the SYN carries; zero if it only names one.
+    #[must_use]
+    pub fn token_len(&self) -> usize {
+        let Ok(segment) = Segment::parse(&self.syn) else { return 0 };
+        let payload = segment.payload(&self.syn);
+        tap::Header::parse(payload).map_or(0, |header| header.token(payload).len())
+    }
+
     /// Plays the handshake again from the router, from another port, and asks for something.
     ///
     /// The old token and the old proof are used at the right sequence numbers; the true client

@@ -11,31 +11,37 @@ use super::super::tier::Tier;
 const LIMIT: Duration = Duration::from_secs(2);
 const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 
-/// Records a frontend's handshake with a backend on the router and plays it again from another port.
-pub(in super::super) fn replay(stage: &Stage) -> anyhow::Result<Check> {
+/// Records two of a frontend's handshakes with a backend on the router and plays them again from other ports.
+///
+/// The agents start anew first: they know no peer, so the first SYN carries the whole token. The second one only
+/// names it and is protected by a MAC.
+pub(in super::super) fn replay(stage: &mut Stage) -> anyhow::Result<Check> {
+    stage.restart_agents()?;
     let client = stage.replica(Side::A, Tier::Frontend)?;
     let server = stage.replica(Side::B, Tier::Backend)?;
     let mut wrong = Vec::new();
-    let mut sizes = Vec::new();
+    let mut token_lens = Vec::new();
     for (family, port) in Family::BOTH.into_iter().zip([40_001, 40_002]) {
         let to = server.at(family, Tier::Backend.port());
         let mut tap = IpTap::open(stage.lab.router())?;
         probe(&client.namespace, to, Duration::from_millis(100))?;
         let recording = Recording::take(&mut tap, to, LIMIT)?;
-        let [syn, syn_ack, ack] = recording.kinds();
-        if syn.is_none() || syn_ack.is_none() || ack.is_none() {
+        if recording.kinds().contains(&None) {
             wrong.push(format!("{family}: the handshake carried no identities"));
         }
-        sizes.push(recording.syn.len());
+        token_lens.push(recording.token_len());
         let outcome = recording.replay(&stage.lab, port, REQUEST, LIMIT)?;
         if !outcome.answer.is_empty() {
             let answer = String::from_utf8_lossy(&outcome.answer);
             wrong.push(format!("{family}: the backend answered a replayed handshake with {answer:?}"));
         }
     }
+    let token_len = token_lens.first().copied().unwrap_or(0);
+    if token_len == 0 {
+        wrong.push("no token passed the router".to_owned());
+    }
     let passed = format!(
-        "a frontend's handshake (SYN of {} bytes), recorded on the router and replayed, got no answer",
-        sizes.first().unwrap_or(&0)
+        "SYN with a frontend's token of {token_len} bytes, and proof: recorded on the router, replayed, no answer"
     );
     Ok(super::check("replay", passed, &wrong))
 }
