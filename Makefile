@@ -19,13 +19,13 @@ build: deps ## builds the program: target/release/trireme
 demo: build ## runs the 3-tier demonstration in network namespaces and prints the matrix
 	target/release/trireme demo
 
-test: deps test-unit test-kernel ## runs the push tier: unit, property, simulator, vectors, kernel
+test: deps ## runs the push tier: unit, property, simulator, vectors, kernel (root)
+	$(CARGO) test --workspace --locked --no-fail-fast -- --test-threads $(TEST_THREADS)
 
-test-unit: ## runs everything that needs no root
+test-unit: ## runs only what needs no root
 	$(CARGO) test --workspace --locked --exclude trireme-bpf --exclude trireme-netns --exclude trireme-conntrack --exclude trireme-tests-netns
-	$(CARGO) run --locked -q -p xtask -- vectors --check
 
-test-kernel: ## runs the tests on the real kernel (root, network namespaces)
+test-kernel: ## runs only the tests on the real kernel (root, network namespaces)
 	$(CARGO) build --locked -p trireme-cli
 	$(CARGO) test --locked -p trireme-bpf -p trireme-netns -p trireme-conntrack -p trireme-tests-netns -- --test-threads $(TEST_THREADS)
 

@@ -44,3 +44,12 @@ pub(crate) fn vectors_are_fresh(root: &Path) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn checked_in_vectors_are_what_the_code_generates() {
+        let outcome = super::vectors_are_fresh(&crate::root());
+        assert!(outcome.is_ok(), "{outcome:?}");
+    }
+}
