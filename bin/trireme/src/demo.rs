@@ -120,8 +120,10 @@ fn perform(arguments: &DemoArgs) -> anyhow::Result<Report> {
     checks.push(latency.check());
     if arguments.keep {
         eprintln!("kept: {}", stage.whereabouts());
+        step("ending all programs")?;
+    } else {
+        step("removing everything")?;
     }
-    step("removing everything")?;
     drop(stage);
     Ok(Report {
         datapath: "bpf",

@@ -3,7 +3,6 @@
 use std::io::IsTerminal;
 
 use serde::Serialize;
-use serde_json::{Value, json};
 use trireme_testkit::lab::Family;
 
 use super::latency::Summary;
@@ -26,6 +25,33 @@ pub(super) struct Report {
     pub(super) checks: Vec<Check>,
     pub(super) latency_us: Summary,
     pub(super) seconds: f64,
+}
+
+/// The JSON form.
+#[derive(Serialize)]
+struct Document<'a> {
+    datapath: &'static str,
+    matrix: Vec<CellDocument>,
+    checks: &'a [Check],
+    latency_us: &'a Summary,
+}
+
+#[derive(Serialize)]
+struct CellDocument {
+    from: Tier,
+    to: Tier,
+    family: String,
+    path: Path,
+    expected: Access,
+    got: String,
+}
+
+impl From<&Cell> for CellDocument {
+    fn from(cell: &Cell) -> Self {
+        let Cell { from, to, family, path, expected, got } = cell;
+        let (family, got) = (family.to_string(), got.text());
+        Self { from: *from, to: *to, family, path: *path, expected: *expected, got }
+    }
 }
 
 /// Whether text is coloured.
@@ -64,26 +90,13 @@ impl Report {
     }
 
     pub(super) fn to_json(&self) -> serde_json::Result<String> {
-        let matrix: Vec<Value> = self
-            .matrix
-            .iter()
-            .map(|cell| {
-                json!({
-                    "from": cell.from,
-                    "to": cell.to,
-                    "family": cell.family.to_string(),
-                    "path": cell.path,
-                    "expected": cell.expected,
-                    "got": cell.got.text(),
-                })
-            })
-            .collect();
-        let mut text = serde_json::to_string_pretty(&json!({
-            "datapath": self.datapath,
-            "matrix": matrix,
-            "checks": self.checks,
-            "latency_us": self.latency_us,
-        }))?;
+        let document = Document {
+            datapath: self.datapath,
+            matrix: self.matrix.iter().map(CellDocument::from).collect(),
+            checks: &self.checks,
+            latency_us: &self.latency_us,
+        };
+        let mut text = serde_json::to_string_pretty(&document)?;
         text.push('\n');
         Ok(text)
     }
@@ -152,6 +165,8 @@ fn letter(cell: Option<&Cell>, colour: Colour) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn report(got: Seen) -> Report {
