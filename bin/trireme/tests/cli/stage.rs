@@ -65,10 +65,12 @@ impl Stage {
     }
 
     pub(crate) fn run_as(&self, uid: u32, arguments: &[&str]) -> (i32, String, String) {
-        // The test's own folder of binaries may be closed to other users: hand over a copy.
+        // The test's own folder of binaries may be closed to other users: hand over a copy. A child writes it, because
+        // a test forking meanwhile would inherit our descriptor and keep the file busy.
         let copy = self.path().join("trireme");
-        std::fs::copy(cargo_bin("trireme"), &copy).unwrap();
-        std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut install = Command::new("install");
+        install.args(["-m", "755"]).arg(cargo_bin("trireme")).arg(&copy);
+        assert!(install.status().unwrap().success());
         outcome(Command::new(copy).current_dir(self.path()).uid(uid).gid(uid).args(arguments))
     }
 }
