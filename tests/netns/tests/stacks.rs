@@ -1,5 +1,5 @@
 //! What TCP stacks do that a simple handshake does not show.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -163,27 +163,40 @@ fn a_stale_conntrack_entry_on_the_node_is_removed_and_the_connection_completes()
     let node = &world.lab.node(world.client.side).namespace;
     node.nft("table ip lab_nat { chain post { type nat hook postrouting priority srcnat; oifname \"up0\" masquerade; }; }\n")
         .unwrap();
+    // Echoes bytes until it is told to abort.
     let _server = Server::start(&world.server.namespace, PORT, |mut stream| {
         let mut byte = [0];
-        while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+        while stream.read_exact(&mut byte).is_ok() && &byte != b"!" && stream.write_all(&byte).is_ok() {}
         drop(SockRef::from(&stream).set_linger(Some(Duration::ZERO)));
     })
     .unwrap();
     let to = world.server.at(Family::V4, PORT);
     let port = 45_001;
-    let first = connect_from(&world.client, port, to, PATIENT).unwrap();
+    let mut first = connect_from(&world.client, port, to, PATIENT).unwrap();
     assert!(is_alive(&first), "{}", world.logs());
-    // The end of the first connection never reaches the node's conntrack: it keeps an established entry.
+    // Neither end's reset reaches the node's conntrack: both sockets are gone, the entry stays established.
     node.nft("table ip lab_mute { chain pre { type filter hook prerouting priority raw; tcp flags & (fin|rst) != 0 drop; }; }\n")
         .unwrap();
+    first.write_all(b"!").unwrap();
+    std::thread::sleep(Duration::from_millis(100));
     SockRef::from(&first).set_linger(Some(Duration::ZERO)).unwrap();
     drop(first);
     std::thread::sleep(Duration::from_millis(50));
     node.nft("delete table ip lab_mute\n").unwrap();
-    let entries = || node.run("conntrack", &["-L", "-p", "tcp", "--sport", &port.to_string()]).unwrap();
+    let sport = port.to_string();
+    let entries = || node.run("conntrack", &["-L", "-p", "tcp", "--sport", &sport]).unwrap();
     assert!(entries().contains("ESTABLISHED"), "{}", entries());
+    let sockets = world.server.namespace.run("ss", &["-tn", "sport", "=", &format!(":{PORT}")]).unwrap();
+    assert!(!sockets.contains("ESTAB"), "{sockets}");
+    let start = Instant::now();
     let second = connect_from(&world.client, port, to, Duration::from_secs(15)).unwrap();
     assert!(is_alive(&second), "{}\n{}", entries(), world.logs());
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    let status = world.a.status().unwrap();
+    let removed = status
+        .pointer("/datapath/gauges/stale conntrack entries deleted")
+        .and_then(serde_json::Value::as_u64);
+    assert!(removed.is_some_and(|removed| removed > 0), "{}", status["datapath"]["gauges"]);
 }
 
 fn connect_from(pu: &Pu, port: u16, to: SocketAddr, limit: Duration) -> std::io::Result<TcpStream> {
