@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use tracing::{debug, trace, warn};
 use trireme_bpf::PlaneError;
 use trireme_conntrack::{Conntrack, Forgotten};
-use trireme_datapath::{Effect, Verdict};
+use trireme_datapath::{Effect, Hook, Verdict};
 use trireme_flow::{ConnectionEntry, FlowKey};
+use trireme_token::Role;
 use trireme_wire::tuple::{Endpoint, Tuple};
 
 use super::super::{convert, meter};
@@ -20,15 +21,59 @@ impl Loop {
         let taken = self.plane.drain(BATCH, |punt| packets.push(convert::packet(&punt)));
         self.meter.punted = self.meter.punted.saturating_add(meter::wide(taken));
         for packet in packets.drain(..) {
+            let hook = packet.hook;
             let verdict = self.engine.handle_packet(packet, now(), &mut self.effects);
-            self.carry_out();
+            let opened = self.carry_out_but_openings(hook);
             match verdict {
                 Verdict::Pass(packet) => self.injections.push(convert::passed(packet)),
                 Verdict::Drop(reason) => trace!(%reason, "packet dropped"),
                 Verdict::Held => {}
             }
+            self.open(opened);
         }
         self.packets = packets;
+    }
+
+    /// Carries effects out, but returns the entries that let segments of the connection pass by themselves: before
+    /// they do, the packet that opens it must be on its way, or data overtakes its proof.
+    ///
+    /// The entry of an initiator whose SYN-ACK arrives is written at once: nothing passes by itself before the proof.
+    fn carry_out_but_openings(&mut self, hook: Hook) -> Vec<(FlowKey, ConnectionEntry)> {
+        let mut opened = Vec::new();
+        self.effects.retain(|effect| match effect {
+            Effect::Install(key, entry) if entry.role == Role::Responder || hook == Hook::FromPu => {
+                opened.push((*key, *entry));
+                false
+            }
+            Effect::Remove(key) => {
+                opened.retain(|(other, _)| other != key);
+                true
+            }
+            Effect::Install(..)
+            | Effect::Transmit { .. }
+            | Effect::Verify(_)
+            | Effect::Record(_)
+            | Effect::ForgetConntrack(_) => true,
+        });
+        self.carry_out();
+        opened
+    }
+
+    fn open(&mut self, opened: Vec<(FlowKey, ConnectionEntry)>) {
+        if opened.is_empty() {
+            return;
+        }
+        self.put_back();
+        for (key, entry) in opened {
+            // The answer may have come while the proof was being sent.
+            if entry.confirmed || !self.is_confirmed(&key) {
+                self.install(&key, &entry);
+            }
+        }
+    }
+
+    fn is_confirmed(&self, key: &FlowKey) -> bool {
+        matches!(self.plane.connection(&convert::key(key)), Ok(Some((held, _))) if held.confirmed)
     }
 
     /// Gives finished signature checks back to the engine.
