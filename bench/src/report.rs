@@ -114,6 +114,7 @@ pub(crate) fn markdown(rows: &[Row], results: &Results) -> anyhow::Result<String
     for (name, value) in &results.notes {
         text.push_str(&format!("{name}: {value}\n"));
     }
+    text.push_str(CASES);
     Ok(text)
 }
 
@@ -122,3 +123,14 @@ fn median(values: &[f64]) -> f64 {
     sorted.sort_unstable_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
+
+/// What the cases are, below the table.
+const CASES: &str = "
+- crr-punt: 8 clients connect, exchange one byte each way, close; every segment up to the first answer goes through user
+  space at both ends (6 punts per connection). crr-punt-one-client: the same with one client.
+- connect-known: how long `connect` takes between identities that know each other.
+- first-contact: the first connection of two nodes that never met (certificate and token are verified at both ends), and
+  of two workloads that never met on nodes that have.
+- bulk, rr-established: bytes, and one-byte round trips, on one established connection: the kernel's map alone.
+- agent-rss: the larger agent at the end, after all of the load.
+";
