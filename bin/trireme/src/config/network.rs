@@ -2,6 +2,7 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use trireme::TargetNetworks;
 
 /// Networks whose hosts may see tokens, minus exclusions.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -11,23 +12,12 @@ pub(crate) struct Network {
     pub(crate) exclude: Vec<Cidr>,
 }
 
-/// RFC 1918, RFC 6598, ULA, link-local and loopback.
-const DEFAULT_TARGETS: [&str; 9] = [
-    "10.0.0.0/8",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "100.64.0.0/10",
-    "169.254.0.0/16",
-    "127.0.0.0/8",
-    "fc00::/7",
-    "fe80::/10",
-    "::1/128",
-];
-
+/// The library's: private, shared, unique local, link-local and loopback addresses.
 impl Default for Network {
     fn default() -> Self {
-        let targets = DEFAULT_TARGETS.iter().filter_map(|text| text.parse().ok()).map(Cidr).collect();
-        Self { targets, exclude: Vec::new() }
+        let TargetNetworks { include, exclude } = TargetNetworks::default();
+        let texts = |nets: Vec<IpNet>| nets.into_iter().map(Cidr).collect();
+        Self { targets: texts(include), exclude: texts(exclude) }
     }
 }
 
@@ -62,6 +52,6 @@ mod tests {
 
     #[test]
     fn every_default_target_is_a_network() {
-        assert_eq!(Network::default().targets.len(), DEFAULT_TARGETS.len());
+        assert_eq!(Network::default().targets.len(), 9);
     }
 }
