@@ -4,6 +4,8 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 TEST_THREADS ?= 4
+# Packages whose tests need root and the real kernel.
+KERNEL_PACKAGES := trireme-bpf trireme-netns trireme-conntrack trireme-tests-netns
 
 .PHONY: help deps build demo test test-unit test-kernel test-all bench bench-quick fmt lint check docs deny vectors bpf fuzz clean
 
@@ -23,11 +25,11 @@ test: deps ## runs the push tier: unit, property, simulator, vectors, kernel (ro
 	$(CARGO) test --workspace --locked --no-fail-fast -- --test-threads $(TEST_THREADS)
 
 test-unit: ## runs only what needs no root
-	$(CARGO) test --workspace --locked --exclude trireme-bpf --exclude trireme-netns --exclude trireme-conntrack --exclude trireme-tests-netns
+	$(CARGO) test --workspace --locked $(addprefix --exclude ,$(KERNEL_PACKAGES))
 
 test-kernel: ## runs only the tests on the real kernel (root, network namespaces)
 	$(CARGO) build --locked -p trireme-cli
-	$(CARGO) test --locked -p trireme-bpf -p trireme-netns -p trireme-conntrack -p trireme-tests-netns -- --test-threads $(TEST_THREADS)
+	$(CARGO) test --locked $(addprefix -p ,$(KERNEL_PACKAGES)) -- --test-threads $(TEST_THREADS)
 
 test-all: test fuzz ## runs the push tier and the long tiers
 

@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use trireme_testkit::lab::{Pu, connect};
+use trireme_testkit::lab::{Pu, connect, uninterrupted};
 
 use crate::PATIENT;
 
@@ -61,7 +61,7 @@ pub fn echo_megabytes(client: &Pu, to: SocketAddr, megabytes: usize) -> Echoed {
         let (mut hasher, mut len) = (DefaultHasher::new(), 0);
         let mut buffer = vec![0; CHUNK];
         loop {
-            let read = reader.read(&mut buffer).expect("the connection gives data");
+            let read = uninterrupted(|| reader.read(&mut buffer)).expect("the connection gives data");
             let Some(chunk) = buffer.get(..read).filter(|chunk| !chunk.is_empty()) else { break };
             hasher.write(chunk);
             len += read;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SendFlags, SocketType, sendto, sockopt};
 use socket2::SockRef;
 use trireme_flow::Reason;
-use trireme_testkit::lab::{Family, Fate, IpTap, LabError, Pu, Reach, Relay, Server, connect};
+use trireme_testkit::lab::{Family, Fate, IpTap, LabError, Pu, Reach, Relay, Server, connect, uninterrupted};
 use trireme_tests_netns::{PATIENT, PORT, PROMPT, World, is_of_port, kind_of, payload_of};
 use trireme_wire::tap::Kind;
 use trireme_wire::tcp::{Flags, Segment};
@@ -68,24 +68,15 @@ fn a_client_that_connects_and_closes_at_once_is_accepted_though_its_proof_is_los
     let world = World::start();
     let (sender, closed) = mpsc::channel();
     let _server = Server::start(&world.server.namespace, PORT, move |mut stream| {
-        sender.send(stream.read(&mut [0]).ok()).unwrap();
+        sender.send(uninterrupted(|| stream.read(&mut [0])).ok()).unwrap();
     })
     .unwrap();
-    let lost = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&lost);
-    let _relay = Relay::start(&world.lab, move |packet| {
-        // Everything the client says right after the SYN-ACK: the bare proof and the close in its wake.
-        if kind_of(packet) == Some(Kind::Ack) && counter.fetch_add(1, Ordering::Relaxed) == 0 {
-            return Fate::Drop;
-        }
-        Fate::Pass
-    })
-    .unwrap();
+    let (_relay, proofs) = lose_the_first_proof(&world);
     let start = Instant::now();
     drop(connect(&world.client.namespace, world.server.at(Family::V4, PORT), PROMPT).unwrap());
     let seen = closed.recv_timeout(PATIENT);
     assert_eq!(seen, Ok(Some(0)), "the server never saw the close\n{}", world.logs());
-    assert!(lost.load(Ordering::Relaxed) >= 2, "the proof was never repeated");
+    assert!(proofs.load(Ordering::Relaxed) >= 2, "the proof was never repeated");
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
 }
 
@@ -93,19 +84,11 @@ fn a_client_that_connects_and_closes_at_once_is_accepted_though_its_proof_is_los
 fn a_lost_proof_in_front_of_data_costs_less_than_a_second() {
     let world = World::start();
     let _server = Server::echo(&world.server.namespace, PORT).unwrap();
-    let lost = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&lost);
-    let _relay = Relay::start(&world.lab, move |packet| {
-        if kind_of(packet) == Some(Kind::Ack) && counter.fetch_add(1, Ordering::Relaxed) == 0 {
-            return Fate::Drop;
-        }
-        Fate::Pass
-    })
-    .unwrap();
+    let (_relay, proofs) = lose_the_first_proof(&world);
     let start = Instant::now();
     assert_eq!(world.client_sees(Family::V4, PORT), Reach::Answered, "{}", world.logs());
     assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
-    assert!(lost.load(Ordering::Relaxed) >= 2);
+    assert!(proofs.load(Ordering::Relaxed) >= 2);
 }
 
 #[test]
@@ -224,4 +207,18 @@ fn a_refusal_is_known_to_the_initiators_agent_with_its_reason() {
     assert!(ours.explanation.is_some(), "{ours:?}");
     let theirs = world.a.await_refusal(Reason::RefusedByPeer).unwrap();
     assert_eq!(theirs.destination.address, world.server.address(Family::V4));
+}
+
+/// Loses the first proof on its way; counts all of them.
+fn lose_the_first_proof(world: &World) -> (Relay, Arc<AtomicUsize>) {
+    let proofs = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&proofs);
+    let relay = Relay::start(&world.lab, move |packet| {
+        if kind_of(packet) == Some(Kind::Ack) && counter.fetch_add(1, Ordering::Relaxed) == 0 {
+            return Fate::Drop;
+        }
+        Fate::Pass
+    })
+    .unwrap();
+    (relay, proofs)
 }

@@ -50,6 +50,10 @@ pub struct Packet {
 }
 
 /// What becomes of a packet. The back end carries out the effects first, in order, then the verdict.
+///
+/// An [`Effect::Install`] may be written when the packet is on its way instead: until then the connection's segments
+/// come to the engine, which lets them pass. A back end whose table and packets take different ways does so, or data
+/// overtakes the proof in front of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Put it back where it was taken, with the bytes it has.

@@ -1,4 +1,9 @@
 //! The TCP layout of a packet, and its checksum written out in full.
+//!
+//! Laxer than the engine's parser on purpose: a unit that is only observed loses nothing, so what the engine cannot
+//! read must leave as complete as it would have without us.
+
+use trireme_wire::checksum::Sum;
 
 /// Where TCP lies in a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +33,7 @@ pub(crate) fn layout(packet: &[u8]) -> Option<Layout> {
 /// pseudo-header. Any other checksum stays as it is, right or wrong.
 pub(crate) fn complete_partial(packet: &mut [u8]) {
     let Some(layout) = layout(packet) else { return };
-    let partial = fold(pseudo(packet, layout));
+    let partial = pseudo(packet, layout).fold();
     if word(packet, layout.tcp + 16) == Some(partial) {
         complete(packet, layout);
     }
@@ -37,16 +42,16 @@ pub(crate) fn complete_partial(packet: &mut [u8]) {
 /// Writes the TCP checksum, whatever stands there.
 pub(crate) fn complete(packet: &mut [u8], layout: Layout) {
     put(packet, layout.tcp + 16, 0);
-    let total = pseudo(packet, layout) + sum(packet.get(layout.tcp..).unwrap_or_default());
-    put(packet, layout.tcp + 16, !fold(total));
+    let total = pseudo(packet, layout).with(packet.get(layout.tcp..).unwrap_or_default());
+    put(packet, layout.tcp + 16, !total.fold());
 }
 
 /// Writes the checksum of the IPv4 header.
 pub(crate) fn complete_header(packet: &mut [u8]) {
     let Some(length) = packet.first().map(|first| usize::from(first & 15) * 4) else { return };
     put(packet, 10, 0);
-    let total = sum(packet.get(..length).unwrap_or_default());
-    put(packet, 10, !fold(total));
+    let total = Sum::default().with(packet.get(..length).unwrap_or_default());
+    put(packet, 10, !total.fold());
 }
 
 /// Reads a word in network byte order.
@@ -85,33 +90,10 @@ fn tcp_offset_v6(packet: &[u8]) -> Option<usize> {
     None
 }
 
-fn pseudo(packet: &[u8], layout: Layout) -> u64 {
+fn pseudo(packet: &[u8], layout: Layout) -> Sum {
     let addresses = if layout.v6 { 8..40 } else { 12..20 };
-    let length = u64::try_from(packet.len() - layout.tcp).unwrap_or(0);
-    sum(packet.get(addresses).unwrap_or_default()) + 6 + length
-}
-
-/// Sum of big-endian words; four bytes at a time, which folds to the same.
-fn sum(bytes: &[u8]) -> u64 {
-    let mut chunks = bytes.chunks_exact(4);
-    let mut total = 0;
-    for chunk in chunks.by_ref() {
-        if let [a, b, c, d] = *chunk {
-            total += u64::from(u32::from_be_bytes([a, b, c, d]));
-        }
-    }
-    let mut tail = [0; 4];
-    for (to, from) in tail.iter_mut().zip(chunks.remainder()) {
-        *to = *from;
-    }
-    total + u64::from(u32::from_be_bytes(tail))
-}
-
-fn fold(mut total: u64) -> u16 {
-    while total > 0xffff {
-        total = (total & 0xffff) + (total >> 16);
-    }
-    u16::try_from(total).unwrap_or(0)
+    let length = u32::try_from(packet.len() - layout.tcp).unwrap_or(0).to_be_bytes();
+    Sum::default().with(packet.get(addresses).unwrap_or_default()).add_word(6).with(&length)
 }
 
 #[cfg(test)]
@@ -136,7 +118,7 @@ pub(crate) mod tests {
         packet.extend([1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]);
         packet.extend((0..payload).map(|n| u8::try_from(n % 251).unwrap_or(0)));
         if let Some(layout) = layout(&packet) {
-            let partial = fold(pseudo(&packet, layout));
+            let partial = pseudo(&packet, layout).fold();
             put(&mut packet, layout.tcp + 16, partial);
         }
         packet
@@ -145,7 +127,7 @@ pub(crate) mod tests {
     /// True if the TCP checksum verifies.
     pub(crate) fn verifies(packet: &[u8]) -> bool {
         layout(packet).is_some_and(|layout| {
-            fold(pseudo(packet, layout) + sum(packet.get(layout.tcp..).unwrap_or_default())) == 0xffff
+            pseudo(packet, layout).with(packet.get(layout.tcp..).unwrap_or_default()).fold() == 0xffff
         })
     }
 

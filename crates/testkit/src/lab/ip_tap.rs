@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{LabError, Namespace};
+use super::{LabError, Namespace, uninterrupted};
 
 const ETH_P_IP: u16 = 0x0800;
 const ETH_P_IPV6: u16 = 0x86dd;
@@ -51,7 +51,7 @@ impl IpTap {
         let deadline = Instant::now() + limit;
         loop {
             for socket in &self.sockets {
-                match (&*socket).read(&mut self.buffer) {
+                match uninterrupted(|| (&*socket).read(&mut self.buffer)) {
                     Ok(len) => return Ok(self.buffer.get(..len).map(<[u8]>::to_vec)),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(source) => return Err(LabError::io("reading a packet")(source)),

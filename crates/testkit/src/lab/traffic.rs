@@ -69,7 +69,7 @@ impl Server {
     pub fn echo(namespace: &Namespace, port: u16) -> Result<Self, LabError> {
         Self::start(namespace, port, |mut stream| {
             let mut buffer = vec![0; 64 * 1024];
-            while let Ok(len) = stream.read(&mut buffer) {
+            while let Ok(len) = uninterrupted(|| stream.read(&mut buffer)) {
                 let Some(chunk) = buffer.get(..len).filter(|chunk| !chunk.is_empty()) else { break };
                 if stream.write_all(chunk).is_err() {
                     break;
@@ -123,6 +123,21 @@ pub enum Reach {
     Prohibited,
     /// Nothing at all in time.
     Silent,
+}
+
+/// Repeats a socket operation that the kernel interrupted.
+///
+/// A stopped or frozen process goes on with `EINTR` in every operation with a time limit (signal(7)).
+///
+/// # Errors
+/// Whatever else the operation says.
+pub fn uninterrupted<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match operation() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 /// Opens a connection from inside a namespace.

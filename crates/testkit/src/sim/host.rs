@@ -55,6 +55,11 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    fn new(now: u64, handle: SocketHandle, remote_port: u16, listen_port: Option<u16>, app: App) -> Self {
+        let fin = LastFin::default();
+        Self { handle, opened_at: now, heard_at: now, spent_since: None, fin, remote_port, listen_port, app }
+    }
+
     /// The port at the other end.
     #[must_use]
     pub const fn remote_port(&self) -> u16 {
@@ -146,16 +151,8 @@ impl Host {
             .expect("a fresh socket connects within its family");
         let id = self.take_id();
         let handle = self.sockets.add(socket);
-        self.endpoints.push(Endpoint {
-            handle,
-            opened_at: now,
-            heard_at: now,
-            spent_since: None,
-            fin: LastFin::default(),
-            remote_port: remote.port(),
-            listen_port: None,
-            app: App::new(dialogue, Way::ToServer, id),
-        });
+        let app = App::new(dialogue, Way::ToServer, id);
+        self.endpoints.push(Endpoint::new(now, handle, remote.port(), None, app));
         id
     }
 
@@ -302,16 +299,8 @@ impl Host {
         socket.set_keep_alive(Some(smoltcp::time::Duration::from_secs(20)));
         let id = self.take_id();
         let handle = self.sockets.add(socket);
-        self.endpoints.push(Endpoint {
-            handle,
-            opened_at: now,
-            heard_at: now,
-            spent_since: None,
-            fin: LastFin::default(),
-            remote_port: view.src.port(),
-            listen_port: Some(view.dst.port()),
-            app: App::new(dialogue, Way::ToClient, id),
-        });
+        let app = App::new(dialogue, Way::ToClient, id);
+        self.endpoints.push(Endpoint::new(now, handle, view.src.port(), Some(view.dst.port()), app));
     }
 
     fn run_apps(&mut self, now: u64) {
