@@ -8,6 +8,7 @@
 
 mod config;
 mod engine;
+mod lesson;
 mod packet;
 mod stats;
 mod unit;
@@ -15,6 +16,7 @@ mod verify;
 
 pub use config::{EngineConfig, EngineError, KnownTokens, Secrets};
 pub use engine::Engine;
+pub use lesson::{BackendEvent, HalfOpenEntry, KeyName, Lesson, OwnAttachment, Party, PeerPlace, SynHeader};
 pub use packet::{Effect, Hook, Packet, Toward, Verdict};
 pub use stats::EngineStats;
 pub use unit::{

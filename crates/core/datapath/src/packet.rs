@@ -3,7 +3,7 @@
 use trireme_flow::{ConnectionEntry, FlowKey, FlowRecord, PuSlot, Reason};
 use trireme_wire::tuple::Tuple;
 
-use crate::VerifyJob;
+use crate::{HalfOpenEntry, Lesson, VerifyJob};
 
 /// Where a packet was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +45,10 @@ pub struct Packet {
     pub gso_size: Option<u16>,
     /// What the connection table held for it, current or not; for an ICMP error, for the packet it quotes.
     pub connection: Option<ConnectionEntry>,
+    /// The handshake that the back end hands over with it.
+    pub half_open: Option<HalfOpenEntry>,
+    /// Whether the back end asks for the unit's newest token to be shown to the peer.
+    pub renewal: bool,
     /// Whatever the back end wants to find again on the packet.
     pub token: u64,
 }
@@ -87,6 +91,8 @@ pub enum Effect {
     Remove(FlowKey),
     /// Hand the record to the collectors.
     Record(FlowRecord),
+    /// A fact for a back end that completes handshakes by itself; others ignore it.
+    Teach(Lesson),
     /// Delete this node's conntrack entry of the connection, so that it starts anew.
     ForgetConntrack(Tuple),
 }

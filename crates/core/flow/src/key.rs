@@ -31,6 +31,8 @@ pub enum ConnectionClass {
     Identity,
     /// By its address: a peer without TAP.
     Address,
+    /// Not at all: it is older than its unit's enforcement.
+    Adopted,
 }
 
 /// One admitted connection, as the back end's connection table holds it.
@@ -70,4 +72,7 @@ pub struct ConnectionEntry {
     pub data_seen: bool,
     /// How the peer was judged.
     pub class: ConnectionClass,
+    /// The sequence number of the unit's SYN-ACK, for a responder whose handshake the back end completed by itself: such
+    /// a SYN-ACK may leave again, bare. Zero where the engine has the handshake.
+    pub syn_ack: u32,
 }

@@ -24,4 +24,4 @@ pub use half_open::{HalfOpenKey, HalfOpenLimits, HalfOpenTable, Priority};
 pub use held::{HeldLimits, HeldQueue};
 pub use key::{ConnectionClass, ConnectionEntry, FlowKey, NO_PEER_SLOT, PuSlot};
 pub use reason::{Blame, Reason};
-pub use record::{Action, FlowRecord, Party};
+pub use record::{Action, FlowEvent, FlowRecord, Party, Traffic};

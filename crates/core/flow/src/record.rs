@@ -18,6 +18,31 @@ pub enum Action {
     Reject,
 }
 
+/// What went over connections that ended, from the IP header on, as the unit's edge saw it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Traffic {
+    /// Packets that the unit sent.
+    pub packets_from: u64,
+    /// Bytes that the unit sent.
+    pub bytes_from: u64,
+    /// Packets that went to the unit.
+    pub packets_to: u64,
+    /// Bytes that went to the unit.
+    pub bytes_to: u64,
+}
+
+/// What a record tells about connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlowEvent {
+    /// They began, or were refused.
+    #[default]
+    Decision,
+    /// They ended.
+    End,
+}
+
 /// One end of a flow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Party {
@@ -62,7 +87,13 @@ pub struct FlowRecord {
     pub reason: Reason,
     /// The closest rule and what it missed, for refusals by policy, while the budget for explanations lasts.
     pub explanation: Option<String>,
-    /// How many decisions this record stands for.
+    /// Whether it tells of beginnings or of ends.
+    #[serde(default)]
+    pub event: FlowEvent,
+    /// What went over the connections, for ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
+    /// How many decisions or ends this record stands for.
     pub count: u64,
     /// When the first of them was taken.
     pub first_seen: WallTime,

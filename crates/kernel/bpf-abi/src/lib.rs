@@ -10,12 +10,18 @@ use core::mem::{offset_of, size_of};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+mod fast;
 mod numbers;
 
-pub use numbers::{Counter, PuntReason, connection_flag, punt_flag};
+pub use fast::{
+    Answering, AnsweringKey, Clock, Destination, DestinationKey, Event, EventKey, Opening, Own, OwnToken,
+    Pair, PairKey, Peer, Quota, Refusal, RefusalKey, Source, Verdict, VerdictKey, answering_state,
+    opening_state,
+};
+pub use numbers::{Counter, PuntReason, connection_flag, pu_flag, punt_flag};
 
 /// Version of every layout and map definition; pins of another version are never touched.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Slot under which counters that belong to no PU are kept.
 pub const SLOT_NONE: u32 = u32::MAX;
@@ -24,7 +30,19 @@ pub const SLOT_NONE: u32 = u32::MAX;
 pub const TICKETS: u32 = 4096;
 
 /// Number of counters in [`Counters`]; some are reserved.
-pub const COUNTERS: usize = 16;
+pub const COUNTERS: usize = 32;
+
+/// Buckets in the map `sources`.
+pub const SOURCES: u32 = 4096;
+
+/// Most bytes of token and credential together in [`OwnToken`].
+pub const ATTACHED_MAX: usize = 1080;
+
+/// Age of [`Clock::alive_at`] from which on the agent counts as away.
+pub const ALIVE_NANOS: u64 = 3_000_000_000;
+
+/// Length of one window of [`Quota`] in nanoseconds.
+pub const QUOTA_WINDOW_NANOS: u64 = 1 << 35;
 
 /// Length of one rate window in nanoseconds; [`Limit::max`] counts punts in it.
 pub const LIMIT_WINDOW_NANOS: u64 = 1 << 27;
@@ -41,10 +59,16 @@ pub struct Pu {
     pub mode: u8,
     /// Protocols that are neither TCP nor neighbour discovery: 0 deny, 1 allow.
     pub other: u8,
-    /// Zero.
-    pub pad: [u8; 2],
+    /// When the agent is away: 0 closed, 1 last known, 2 open.
+    pub fail: u8,
+    /// See [`pu_flag`].
+    pub flags: u8,
     /// Interface index of the edge in its own namespace.
     pub ifindex: u32,
+    /// How long behind the agent's last sign of life tokens that were valid then count as valid (last known).
+    pub fail_nanos: u64,
+    /// The unit's tokens, newest first.
+    pub own: [Own; 2],
 }
 
 /// Key of the maps `connections` and `closing`.
@@ -87,10 +111,14 @@ pub struct Connection {
     pub attested_family: u8,
     /// 0 initiator, 1 responder.
     pub role: u8,
-    /// 0 identity, 1 address (a peer without identity).
+    /// 0 identity, 1 address (a peer without identity), 2 adopted (older than the unit's enforcement).
     pub class: u8,
     /// Zero.
     pub pad: [u8; 3],
+    /// Sequence number of the unit's SYN-ACK, for responders; 0 where the engine has the handshake.
+    pub syn_ack: u32,
+    /// Zero.
+    pub pad2: u32,
     /// Attested address; IPv4 in the first four bytes.
     pub attested_address: [u8; 16],
     /// MAC of the proof.
@@ -139,6 +167,9 @@ pub struct Punt {
     pub time: u64,
     /// What the connection table held, if [`punt_flag::HAS_CONNECTION`]; else undefined.
     pub connection: Connection,
+    /// An [`Opening`] if [`punt_flag::HAS_OPENING`], an [`Answering`] in the first bytes if
+    /// [`punt_flag::HAS_ANSWERING`]; else undefined.
+    pub half_open: Opening,
 }
 
 /// Rate limit of one PU and kind of punt: value of the map `limits`.
@@ -208,19 +239,20 @@ pub mod edge_flag {
 }
 
 const _: () = {
-    assert!(size_of::<Pu>() == 16);
+    assert!(size_of::<Pu>() == 104);
     assert!(size_of::<FlowKey>() == 40);
-    assert!(size_of::<Connection>() == 120);
+    assert!(size_of::<Connection>() == 128);
     assert!(offset_of!(Connection, attested_port) == 24);
-    assert!(offset_of!(Connection, attested_address) == 32);
-    assert!(offset_of!(Connection, proof_mac) == 48);
-    assert!(offset_of!(Connection, last_seen) == 80);
-    assert!(size_of::<Punt>() == 168);
+    assert!(offset_of!(Connection, attested_address) == 40);
+    assert!(offset_of!(Connection, proof_mac) == 56);
+    assert!(offset_of!(Connection, last_seen) == 88);
+    assert!(size_of::<Punt>() == 344);
     assert!(offset_of!(Punt, ethernet) == 20);
     assert!(offset_of!(Punt, time) == 40);
     assert!(offset_of!(Punt, connection) == 48);
+    assert!(offset_of!(Punt, half_open) == 176);
     assert!(size_of::<Limit>() == 24);
-    assert!(size_of::<Counters>() == 128);
+    assert!(size_of::<Counters>() == 256);
     assert!(size_of::<Ticket>() == 24);
     assert!(size_of::<EdgeRecord>() == 256);
 };

@@ -22,11 +22,19 @@ pub enum PuntReason {
     OddFlags = 8,
     /// TCP whose lengths do not fit.
     Malformed = 9,
+    /// A SYN whose sender is not known to the programs.
+    Unknown = 10,
+    /// A handshake of the programs that they cannot go on with; the record carries it.
+    Handshake = 11,
+    /// The peer has not been shown the unit's newest token yet.
+    Renewal = 12,
+    /// The connection table or the unit's quota of handshakes is full.
+    TableFull = 13,
 }
 
 impl PuntReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::Miss,
         Self::Syn,
         Self::StaleEpoch,
@@ -36,6 +44,10 @@ impl PuntReason {
         Self::IcmpError,
         Self::OddFlags,
         Self::Malformed,
+        Self::Unknown,
+        Self::Handshake,
+        Self::Renewal,
+        Self::TableFull,
     ];
 
     /// Returns the reason with this number.
@@ -55,6 +67,10 @@ impl PuntReason {
             Self::IcmpError => "icmp-error",
             Self::OddFlags => "odd-flags",
             Self::Malformed => "malformed",
+            Self::Unknown => "unknown",
+            Self::Handshake => "handshake",
+            Self::Renewal => "renewal",
+            Self::TableFull => "table-full",
         }
     }
 }
@@ -91,11 +107,41 @@ pub enum Counter {
     OtherAllowed = 12,
     /// Dropped: a frame on the injector without its secret.
     Forged = 13,
+    /// Passed: a SYN with the unit's identity put on by the programs.
+    FastSynFrom = 14,
+    /// Passed: a SYN authorized by the programs.
+    FastSynTo = 15,
+    /// Passed: a SYN-ACK with the unit's identity put on by the programs.
+    FastSynAckFrom = 16,
+    /// Passed: a SYN-ACK authenticated and authorized by the programs.
+    FastSynAckTo = 17,
+    /// Passed: an ACK with the proof put on by the programs.
+    FastProofFrom = 18,
+    /// Passed: an ACK whose proof the programs verified.
+    FastProofTo = 19,
+    /// Dropped: a SYN or SYN-ACK that a known verdict refuses.
+    Refused = 20,
+    /// Dropped: a packet of a live connection that is refused since a change.
+    Cut = 21,
+    /// Live connections that go on after a change, by a known verdict.
+    Rejudged = 22,
+    /// Dropped: the agent is away and its judgement is needed.
+    AgentDown = 23,
+    /// Passed unjudged: the agent is away and the unit's fail mode is open.
+    FailedOpen = 24,
+    /// Dropped: more SYNs of unknown senders than the limits of source or unit.
+    UnknownLimited = 25,
+    /// Flow events that found no room.
+    FlowLost = 26,
+    /// Passed: a duplicate of the proof, taken off.
+    ProofRepeated = 27,
+    /// Passed: a SYN-ACK once more behind an established handshake, bare.
+    SynAckRepeated = 28,
 }
 
 impl Counter {
     /// All counters, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 29] = [
         Self::PuntedFrom,
         Self::PuntedTo,
         Self::RingFull,
@@ -110,6 +156,21 @@ impl Counter {
         Self::Reinjected,
         Self::OtherAllowed,
         Self::Forged,
+        Self::FastSynFrom,
+        Self::FastSynTo,
+        Self::FastSynAckFrom,
+        Self::FastSynAckTo,
+        Self::FastProofFrom,
+        Self::FastProofTo,
+        Self::Refused,
+        Self::Cut,
+        Self::Rejudged,
+        Self::AgentDown,
+        Self::FailedOpen,
+        Self::UnknownLimited,
+        Self::FlowLost,
+        Self::ProofRepeated,
+        Self::SynAckRepeated,
     ];
 
     /// Returns the place in [`Counters::value`](crate::Counters::value).
@@ -134,6 +195,21 @@ impl Counter {
             Self::Reinjected => "reinjected",
             Self::OtherAllowed => "other-allowed",
             Self::Forged => "forged",
+            Self::FastSynFrom => "fast-syn-from-pu",
+            Self::FastSynTo => "fast-syn-to-pu",
+            Self::FastSynAckFrom => "fast-syn-ack-from-pu",
+            Self::FastSynAckTo => "fast-syn-ack-to-pu",
+            Self::FastProofFrom => "fast-proof-from-pu",
+            Self::FastProofTo => "fast-proof-to-pu",
+            Self::Refused => "refused",
+            Self::Cut => "cut",
+            Self::Rejudged => "rejudged",
+            Self::AgentDown => "agent-down",
+            Self::FailedOpen => "failed-open",
+            Self::UnknownLimited => "unknown-limited",
+            Self::FlowLost => "flow-lost",
+            Self::ProofRepeated => "proof-repeated",
+            Self::SynAckRepeated => "syn-ack-repeated",
         }
     }
 }
@@ -156,6 +232,16 @@ pub mod punt_flag {
     pub const HAS_CONNECTION: u8 = 1;
     /// The entry was found in the closing table.
     pub const CLOSING: u8 = 1 << 1;
+    /// The record carries an initiator's handshake; the programs have forgotten it.
+    pub const HAS_OPENING: u8 = 1 << 2;
+    /// The record carries a responder's handshake; the programs have forgotten it.
+    pub const HAS_ANSWERING: u8 = 1 << 3;
+}
+
+/// Bits of [`Pu::flags`](crate::Pu::flags).
+pub mod pu_flag {
+    /// Handshakes of known identities stay in the kernel.
+    pub const FAST: u8 = 1;
 }
 
 #[cfg(test)]

@@ -16,7 +16,14 @@ enum pu_mode { MODE_ENFORCE = 0, MODE_OFF = 1 };
 
 enum other_protocols { OTHER_DENY = 0, OTHER_ALLOW = 1 };
 
-enum connection_class { CLASS_IDENTITY = 0, CLASS_ADDRESS = 1 };
+/* Adopted connections are older than their unit's enforcement and are not
+ * judged again. */
+enum connection_class { CLASS_IDENTITY = 0, CLASS_ADDRESS = 1, CLASS_ADOPTED = 2 };
+
+/* What happens to packets that need the agent while it is away. */
+enum fail_mode { FAIL_CLOSED = 0, FAIL_LAST_KNOWN = 1, FAIL_OPEN = 2 };
+
+enum pu_flag { PU_FAST = 1 << 0 /* known handshakes stay in the kernel */ };
 
 enum connection_flag {
 	FLAG_CONFIRMED = 1 << 0, /* the responder's first non-SYN segment arrived */
@@ -35,9 +42,18 @@ enum punt_reason {
 	PUNT_ICMP_ERROR = 7,
 	PUNT_ODD_FLAGS = 8,
 	PUNT_MALFORMED = 9,
+	PUNT_UNKNOWN = 10, /* a SYN whose sender is not known here */
+	PUNT_HANDSHAKE = 11, /* a handshake of the programs that they cannot go on with */
+	PUNT_RENEWAL = 12, /* the peer has not been shown the unit's newest token yet */
+	PUNT_TABLE_FULL = 13, /* the connection table or the unit's quota is full */
 };
 
-enum punt_flag { PUNT_HAS_CONNECTION = 1 << 0, PUNT_CLOSING = 1 << 1 };
+enum punt_flag {
+	PUNT_HAS_CONNECTION = 1 << 0,
+	PUNT_CLOSING = 1 << 1,
+	PUNT_HAS_OPENING = 1 << 2, /* handed over: the entry has left its table */
+	PUNT_HAS_ANSWERING = 1 << 3, /* the same */
+};
 
 enum counter {
 	COUNT_PUNTED_FROM = 0,
@@ -54,21 +70,49 @@ enum counter {
 	COUNT_REINJECTED = 11,
 	COUNT_OTHER_ALLOWED = 12,
 	COUNT_FORGED = 13, /* frame on the injector without the secret */
-	COUNT_MAX = 16,
+	COUNT_FAST_SYN_FROM = 14, /* handshake segments decided here */
+	COUNT_FAST_SYN_TO = 15,
+	COUNT_FAST_SYN_ACK_FROM = 16,
+	COUNT_FAST_SYN_ACK_TO = 17,
+	COUNT_FAST_PROOF_FROM = 18,
+	COUNT_FAST_PROOF_TO = 19,
+	COUNT_REFUSED = 20, /* by a known verdict */
+	COUNT_CUT = 21, /* live connections' packets refused after a change */
+	COUNT_REJUDGED = 22, /* live connections that go on after a change */
+	COUNT_AGENT_DOWN = 23,
+	COUNT_FAILED_OPEN = 24,
+	COUNT_UNKNOWN_LIMITED = 25,
+	COUNT_FLOW_LOST = 26, /* no room for a flow event */
+	COUNT_PROOF_REPEATED = 27, /* duplicate proof taken off */
+	COUNT_SYN_ACK_REPEATED = 28, /* behind an established handshake */
+	COUNT_MAX = 32,
 };
 
 /* Counters that belong to no PU live under this slot. */
 #define SLOT_NONE 0xffffffffU
+
+/* A token of the unit's own. Names of agreement keys are the first 16 bytes of
+ * their public halves; times are nanoseconds of the wall clock. */
+struct own {
+	__u8 token[16]; /* all zero: none */
+	__u8 key[16];
+	__u64 until;
+};
+_Static_assert(sizeof(struct own) == 40, "own");
 
 struct pu {
 	__u32 slot;
 	__u32 epoch;
 	__u8 mode;
 	__u8 other;
-	__u8 pad[2];
+	__u8 fail;
+	__u8 flags;
 	__u32 ifindex;
+	__u64 fail_nanos; /* of FAIL_LAST_KNOWN */
+	struct own own[2]; /* newest first */
 };
-_Static_assert(sizeof(struct pu) == 16, "pu");
+_Static_assert(sizeof(struct pu) == 104, "pu");
+_Static_assert(offsetof(struct pu, own) == 24, "own");
 
 /* IPv4 addresses are IPv4-mapped; ports are in network byte order. */
 struct flow_key {
@@ -92,6 +136,8 @@ struct connection {
 	__u8 role;
 	__u8 class;
 	__u8 pad[3];
+	__u32 syn_ack; /* responder: sequence number of its SYN-ACK */
+	__u32 pad2;
 	__u8 attested_address[16];
 	__u8 proof_mac[16];
 	__u8 peer_token[16];
@@ -101,11 +147,13 @@ struct connection {
 	__u64 packets_to;
 	__u64 bytes_to;
 };
-_Static_assert(sizeof(struct connection) == 120, "connection");
+_Static_assert(sizeof(struct connection) == 128, "connection");
 _Static_assert(offsetof(struct connection, attested_port) == 24, "attested_port");
-_Static_assert(offsetof(struct connection, attested_address) == 32, "attested_address");
-_Static_assert(offsetof(struct connection, proof_mac) == 48, "proof_mac");
-_Static_assert(offsetof(struct connection, last_seen) == 80, "last_seen");
+_Static_assert(offsetof(struct connection, attested_address) == 40, "attested_address");
+_Static_assert(offsetof(struct connection, proof_mac) == 56, "proof_mac");
+_Static_assert(offsetof(struct connection, last_seen) == 88, "last_seen");
+
+#include "handshake_abi.h"
 
 struct punt {
 	__u32 slot;
@@ -121,14 +169,19 @@ struct punt {
 	__u8 pad2[6];
 	__u64 time;
 	struct connection connection;
+	union {
+		struct opening opening;
+		struct answering answering;
+	};
 };
-_Static_assert(sizeof(struct punt) == 168, "punt");
+_Static_assert(sizeof(struct punt) == 344, "punt");
 _Static_assert(offsetof(struct punt, ethernet) == 20, "ethernet");
 _Static_assert(offsetof(struct punt, time) == 40, "time");
 _Static_assert(offsetof(struct punt, connection) == 48, "connection");
+_Static_assert(offsetof(struct punt, opening) == 176, "opening");
 
 /* One window of 2^27 ns (134 ms); max is the number of punts in it. */
-enum limit_kind { LIMIT_FROM = 0, LIMIT_TO = 1, LIMIT_ICMP = 2 };
+enum limit_kind { LIMIT_FROM = 0, LIMIT_TO = 1, LIMIT_ICMP = 2, LIMIT_UNKNOWN = 3 };
 struct limit {
 	__u64 window;
 	__u64 count;
@@ -139,7 +192,7 @@ _Static_assert(sizeof(struct limit) == 24, "limit");
 struct counters {
 	__u64 value[COUNT_MAX];
 };
-_Static_assert(sizeof(struct counters) == 128, "counters");
+_Static_assert(sizeof(struct counters) == 256, "counters");
 
 /* User space and the programs agree on wake-ups: none while it is awake. */
 struct control {

@@ -49,7 +49,7 @@ impl Engine {
             Role::Responder => Direction::Ingress,
         };
         match (cx.unit.settings.on_policy_change, entry.class) {
-            (OnPolicyChange::Keep, _) => Ok(()),
+            (OnPolicyChange::Keep, _) | (OnPolicyChange::Cut, ConnectionClass::Adopted) => Ok(()),
             (OnPolicyChange::Cut, ConnectionClass::Address) => {
                 authorize::address(&cx.unit, direction, cx.key).map(drop).map_err(changed)
             }

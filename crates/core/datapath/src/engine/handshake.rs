@@ -91,6 +91,7 @@ impl Handshake {
             confirmed: true,
             data_seen: false,
             class: ConnectionClass::Address,
+            syn_ack: 0,
         }
     }
 }

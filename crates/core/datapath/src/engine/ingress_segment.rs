@@ -219,6 +219,7 @@ impl Engine {
             confirmed: true,
             data_seen: false,
             class: ConnectionClass::Identity,
+            syn_ack: 0,
         };
         self.install(cx, key, entry);
         let mut about = Refused::new(INGRESS, Reason::Accepted).with_peer(&peer).with_port(cx.key.local.1);

@@ -158,6 +158,7 @@ impl Engine {
             confirmed: false,
             data_seen: true,
             class: ConnectionClass::Identity,
+            syn_ack: 0,
         };
         let internal = || Refused::new(EGRESS, Reason::Internal);
         let handshake = self.handshakes.get_mut(&key).ok_or_else(internal)?;

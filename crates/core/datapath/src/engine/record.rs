@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use trireme_flow::{Action, FlowKey, FlowRecord, Party, Reason, RecordKey};
+use trireme_flow::{Action, FlowEvent, FlowKey, FlowRecord, Party, Reason, RecordKey};
 use trireme_identity::time::Now;
 use trireme_identity::{Direction, Protocol, TagSet};
 use trireme_policy::{Decision, Peer};
@@ -94,6 +94,8 @@ impl Engine {
                     None if explained && rejects(action, observed) => explain(unit, about, key.remote.0),
                     None => None,
                 },
+                event: FlowEvent::Decision,
+                traffic: None,
                 count: 1,
                 first_seen: now.wall,
                 last_seen: now.wall,
