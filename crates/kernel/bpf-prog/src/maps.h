@@ -67,6 +67,13 @@ struct {
 	PINNED;
 } ring_to SEC(".maps");
 
+/* SYNs of senders that are not known here: they cannot crowd the others out. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1048576);
+	PINNED;
+} ring_unknown SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -98,6 +105,14 @@ volatile const __u32 edge_key = 0;
 
 /* Secret of this injector, drawn by user space at every start. */
 volatile const __u64 inject_secret[2] = { 0, 0 };
+
+/* Key of the nonces, drawn by user space at every load. */
+volatile const __u64 nonce_key[2] = { 0, 0 };
+
+/* Most punts per rate window for unknown senders that share a bucket. */
+volatile const __u64 source_limit = 134;
+
+#include "handshake_maps.h"
 
 static __always_inline void count(__u32 slot, __u32 which)
 {
