@@ -200,8 +200,8 @@ pub struct Opening {
     pub peer_nonce: [u8; 16],
     /// The SYN's TCP header.
     pub tcp: [u8; 60],
-    /// Zero.
-    pub pad: u32,
+    /// 1 if the SYN carried the whole token.
+    pub attached: u32,
 }
 
 /// Key of `answering`.

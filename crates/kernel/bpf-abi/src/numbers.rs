@@ -224,6 +224,8 @@ pub mod connection_flag {
     pub const FIN_FROM: u32 = 1 << 2;
     /// A FIN went to the PU; `fin_to` is valid.
     pub const FIN_TO: u32 = 1 << 3;
+    /// Its end was told to the collectors.
+    pub const ENDED: u32 = 1 << 4;
 }
 
 /// Bits of [`Punt::flags`](crate::Punt::flags).
@@ -242,6 +244,8 @@ pub mod punt_flag {
 pub mod pu_flag {
     /// Handshakes of known identities stay in the kernel.
     pub const FAST: u8 = 1;
+    /// Live connections outlast changes of policy: only the engine ends them.
+    pub const KEEP: u8 = 1 << 1;
 }
 
 #[cfg(test)]

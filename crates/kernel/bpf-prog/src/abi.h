@@ -23,13 +23,17 @@ enum connection_class { CLASS_IDENTITY = 0, CLASS_ADDRESS = 1, CLASS_ADOPTED = 2
 /* What happens to packets that need the agent while it is away. */
 enum fail_mode { FAIL_CLOSED = 0, FAIL_LAST_KNOWN = 1, FAIL_OPEN = 2 };
 
-enum pu_flag { PU_FAST = 1 << 0 /* known handshakes stay in the kernel */ };
+enum pu_flag {
+	PU_FAST = 1 << 0, /* known handshakes stay in the kernel */
+	PU_KEEP = 1 << 1, /* live connections outlast changes of policy */
+};
 
 enum connection_flag {
 	FLAG_CONFIRMED = 1 << 0, /* the responder's first non-SYN segment arrived */
 	FLAG_DATA_SEEN = 1 << 1, /* data or FIN at proof_seq left once */
 	FLAG_FIN_FROM = 1 << 2,
 	FLAG_FIN_TO = 1 << 3, /* fin_to is valid */
+	FLAG_ENDED = 1 << 4, /* its end was told */
 };
 
 enum punt_reason {

@@ -122,7 +122,7 @@ struct opening {
 	__u8 peer_token[16];
 	__u8 peer_nonce[16];
 	__u8 tcp[60];
-	__u32 pad;
+	__u32 attached; /* the SYN carried the whole token */
 };
 _Static_assert(sizeof(struct opening) == 168, "opening");
 _Static_assert(offsetof(struct opening, own_token) == 24, "own_token");

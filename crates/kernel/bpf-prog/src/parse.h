@@ -19,7 +19,9 @@
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
+#define TCP_PSH 0x08
 #define TCP_ACK 0x10
+#define TCP_CONTROL 0x3f /* all but the bits of ECN */
 
 enum kind {
 	KIND_TCP,
@@ -36,13 +38,18 @@ enum kind {
 
 struct packet {
 	__u32 ip_len; /* from the IP header on */
+	__u32 tcp_offset;
 	__u32 payload_offset;
 	__u32 payload_len;
 	__u32 seq;
 	__u32 ack;
 	__u8 flags;
+	__u8 family; /* 4 or 6 */
+	__u8 hop_limit;
+	__u8 traffic_class;
 	__be16 src_port, dst_port;
 	__u8 src[16], dst[16];
+	__u32 plain; /* no IP options or extension headers, no BIG TCP */
 };
 
 struct tcp_head {
@@ -112,27 +119,43 @@ static __always_inline enum kind parse_icmp6(struct __sk_buff *skb, __u32 at)
 	}
 }
 
-static __always_inline enum kind parse_tcp(struct __sk_buff *skb, struct packet *p, __u32 at)
+static __always_inline enum kind take_tcp(struct packet *p, const struct tcp_head *tcp, __u32 at)
 {
-	struct tcp_head tcp;
-	__u32 headers;
+	__u32 headers = at - L3 + (tcp->offset >> 4) * 4;
 
-	if (bpf_skb_load_bytes(skb, at, &tcp, sizeof(tcp)))
+	if ((tcp->offset >> 4) < 5 || headers > p->ip_len)
 		return KIND_MALFORMED;
-	headers = at - L3 + (tcp.offset >> 4) * 4;
-	if ((tcp.offset >> 4) < 5 || headers > p->ip_len)
-		return KIND_MALFORMED;
-	p->src_port = tcp.src;
-	p->dst_port = tcp.dst;
-	p->seq = bpf_ntohl(tcp.seq);
-	p->ack = bpf_ntohl(tcp.ack);
-	p->flags = tcp.flags;
+	p->src_port = tcp->src;
+	p->dst_port = tcp->dst;
+	p->seq = bpf_ntohl(tcp->seq);
+	p->ack = bpf_ntohl(tcp->ack);
+	p->flags = tcp->flags;
+	p->tcp_offset = at;
 	p->payload_offset = L3 + headers;
 	p->payload_len = p->ip_len - headers;
 	return KIND_TCP;
 }
 
-static __always_inline enum kind parse_v4(struct __sk_buff *skb, struct packet *p, struct iphdr *ip)
+static __always_inline enum kind parse_tcp(struct __sk_buff *skb, struct packet *p, __u32 at)
+{
+	struct tcp_head tcp;
+
+	if (bpf_skb_load_bytes(skb, at, &tcp, sizeof(tcp)))
+		return KIND_MALFORMED;
+	return take_tcp(p, &tcp, at);
+}
+
+/* The header right behind a plain IP header, read in place. */
+static __always_inline enum kind parse_next_tcp(struct __sk_buff *skb, struct packet *p, void *next,
+						void *end, __u32 at)
+{
+	struct tcp_head *tcp = next;
+
+	return (void *)(tcp + 1) <= end ? take_tcp(p, tcp, at) : parse_tcp(skb, p, at);
+}
+
+static __always_inline enum kind parse_v4(struct __sk_buff *skb, struct packet *p, struct iphdr *ip,
+					  void *end)
 {
 	__u32 header = ip->ihl * 4, total = bpf_ntohs(ip->tot_len);
 	__u8 protocol = ip->protocol;
@@ -143,10 +166,17 @@ static __always_inline enum kind parse_v4(struct __sk_buff *skb, struct packet *
 	p->ip_len = total ? total : skb->len - L3;
 	if (p->ip_len < header || p->ip_len > skb->len - L3)
 		return KIND_TRUNCATED;
+	p->family = 4;
+	p->hop_limit = ip->ttl;
+	p->traffic_class = ip->tos;
 	map_v4(p->src, ip->saddr);
 	map_v4(p->dst, ip->daddr);
 	if (ip->frag_off & bpf_htons(0x3fff))
 		return protocol == IPPROTO_TCP ? KIND_FRAGMENT : KIND_OTHER;
+	if (protocol == IPPROTO_TCP && header == sizeof(*ip)) {
+		p->plain = total != 0;
+		return parse_next_tcp(skb, p, ip + 1, end, L3 + sizeof(*ip));
+	}
 	if (protocol == IPPROTO_TCP)
 		return parse_tcp(skb, p, L3 + header);
 	if (protocol == IPPROTO_ICMP)
@@ -154,7 +184,8 @@ static __always_inline enum kind parse_v4(struct __sk_buff *skb, struct packet *
 	return KIND_OTHER;
 }
 
-static __always_inline enum kind parse_v6(struct __sk_buff *skb, struct packet *p, struct ipv6hdr *ip)
+static __always_inline enum kind parse_v6(struct __sk_buff *skb, struct packet *p,
+					  struct ipv6hdr *ip, void *end)
 {
 	__u32 at = L3 + sizeof(*ip), payload = bpf_ntohs(ip->payload_len);
 	__u8 next = ip->nexthdr;
@@ -165,10 +196,15 @@ static __always_inline enum kind parse_v6(struct __sk_buff *skb, struct packet *
 	p->ip_len = payload ? payload + sizeof(*ip) : skb->len - L3;
 	if (p->ip_len > skb->len - L3)
 		return KIND_TRUNCATED;
+	p->family = 6;
+	p->hop_limit = ip->hop_limit;
+	p->traffic_class = ip->priority << 4 | ip->flow_lbl[0] >> 4;
 	__builtin_memcpy(p->src, &ip->saddr, 16);
 	__builtin_memcpy(p->dst, &ip->daddr, 16);
-	if (next == IPPROTO_TCP)
-		return parse_tcp(skb, p, at);
+	if (next == IPPROTO_TCP) {
+		p->plain = payload != 0;
+		return parse_next_tcp(skb, p, ip + 1, end, L3 + sizeof(*ip));
+	}
 	for (int i = 0; i < EXTENSIONS_MAX; i++) {
 		switch (next) {
 		case IPPROTO_TCP:
@@ -237,14 +273,14 @@ static __always_inline enum kind parse(struct __sk_buff *skb, struct packet *p)
 
 		if ((void *)(ip + 1) > end)
 			return KIND_TRUNCATED;
-		return parse_v4(skb, p, ip);
+		return parse_v4(skb, p, ip, end);
 	}
 	if (type == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = data + L3;
 
 		if ((void *)(ip + 1) > end)
 			return KIND_TRUNCATED;
-		return parse_v6(skb, p, ip);
+		return parse_v6(skb, p, ip, end);
 	}
 	if (type == bpf_htons(ETH_P_ARP))
 		return KIND_NEIGHBOUR;

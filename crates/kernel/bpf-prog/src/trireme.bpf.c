@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The programs on a PU's edge, in the engine's order: parse, owner, flow,
- * verdict. from_pu sees what the PU sends, to_pu what it is about to receive;
+ * The programs on a PU's edge, in the engine's order: parse, owner, flow (find
+ * it, authenticate, authorize, rewrite, record), verdict. from_pu sees what the PU sends, to_pu what it is about to receive;
  * inject stands on the far end of the agent's private veth pair.
  *
  * No GPL-only helper is used: the licence string below is the whole truth.
@@ -28,7 +28,15 @@ static __always_inline int edge(struct __sk_buff *skb, const __u32 hook)
 		return PASS;
 	switch (parse(skb, &p)) {
 	case KIND_TCP:
-		flow(skb, &p, pu, hook, &why);
+		switch (flow(skb, &p, pu, hook, &why)) {
+		case PASSED:
+			return PASS;
+		case DROPPED:
+			/* Towards a local sender a drop would look like congestion. */
+			return hook == HOOK_FROM_PU ? consume() : DROP;
+		case ASK:
+			break;
+		}
 		break;
 	case KIND_FRAGMENT:
 		why.reason = PUNT_FRAGMENT;
@@ -57,9 +65,7 @@ static __always_inline int edge(struct __sk_buff *skb, const __u32 hook)
 	case KIND_TRUNCATED:
 		return drop(pu->slot, COUNT_TRUNCATED);
 	}
-	if (!why.reason)
-		return PASS;
-	return punt(skb, pu, hook, &why);
+	return punt(skb, &p, pu, hook, &why);
 }
 
 SEC("classifier")

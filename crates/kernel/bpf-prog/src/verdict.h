@@ -6,7 +6,8 @@
 #define TRIREME_VERDICT_H
 
 #include <linux/pkt_cls.h>
-#include "parse.h"
+#include "edit.h"
+#include "identity.h"
 
 /* TCX_NEXT and cls_bpf's "no match": whoever stands behind us runs too. */
 #define PASS (-1)
@@ -42,8 +43,11 @@ static __always_inline int within_limit(__u32 slot, __u32 kind)
 /* Why a packet goes to user space, and what the tables knew about it. */
 struct punt_case {
 	struct connection *connection;
+	struct opening *opening; /* handed over: the entry leaves its table */
+	struct answering *answering;
 	__u32 reason;
 	__u32 flags;
+	struct answering_key key;
 };
 
 /* Read behind the reservation, with a full barrier: user space first says that
@@ -72,6 +76,7 @@ static __always_inline __u64 wakeup(void)
 		bpf_ringbuf_submit(record, wakeup());                               \
 		count(pu->slot, hook == HOOK_FROM_PU ? COUNT_PUNTED_FROM :          \
 						       COUNT_PUNTED_TO);            \
+		hand_over(p, pu, hook, why);                                   \
 		return consume();                                                   \
 	}
 
@@ -92,22 +97,122 @@ static __always_inline void fill(struct punt *record, struct __sk_buff *skb, str
 		record->flags |= PUNT_HAS_CONNECTION;
 		record->connection = *why->connection;
 	}
+	if (why->opening) {
+		record->flags |= PUNT_HAS_OPENING;
+		record->opening = *why->opening;
+	} else if (why->answering) {
+		record->flags |= PUNT_HAS_ANSWERING;
+		record->answering = *why->answering;
+	}
 }
 
-static __always_inline int punt(struct __sk_buff *skb, struct pu *pu, __u32 hook,
+/* From here on the engine owns the handshake: what was handed over is
+ * forgotten, and repetitions of a SYN of the unit's follow it. */
+static __always_inline void hand_over(struct packet *p, struct pu *pu,
+				      __u32 hook, struct punt_case *why)
+{
+	if (why->answering)
+		bpf_map_delete_elem(&answering, &why->key);
+	if (hook == HOOK_FROM_PU && (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
+	    pu->flags & PU_FAST) {
+		struct scratch *s = take_scratch();
+
+		if (!s)
+			return;
+		__builtin_memset(&s->opening, 0, sizeof(s->opening));
+		s->opening.isn = p->seq;
+		s->opening.epoch = pu->epoch;
+		s->opening.state = OPENING_ELSEWHERE;
+		bpf_map_update_elem(&opening, &why->key.flow, &s->opening, BPF_ANY);
+	} else if (why->opening) {
+		bpf_map_delete_elem(&opening, &why->key.flow);
+	}
+}
+
+/* What towards the unit looks like a message of an enforcer. */
+static __always_inline int carries_tap(struct __sk_buff *skb, struct packet *p)
+{
+	union tap tap;
+
+	if (p->payload_len == 0)
+		return 0;
+	if (p->flags & TCP_SYN)
+		return 1;
+	return p->payload_len == TAP_HEADER && read_tap(skb, p, &tap, TAP_ACK);
+}
+
+/* Nobody reads the rings: the unit's fail mode decides. */
+static __always_inline int away(struct __sk_buff *skb, struct packet *p, struct pu *pu, __u32 hook,
 				struct punt_case *why)
+{
+	if (pu->fail != FAIL_OPEN)
+		return drop(pu->slot, COUNT_AGENT_DOWN);
+	if (hook == HOOK_TO_PU && p->family && why->reason != PUNT_FRAGMENT &&
+	    why->reason != PUNT_MALFORMED && why->reason != PUNT_ICMP_ERROR &&
+	    carries_tap(skb, p) && strip(skb, p, 0) != EDITED)
+		return drop(pu->slot, COUNT_AGENT_DOWN);
+	count(pu->slot, COUNT_FAILED_OPEN);
+	return PASS;
+}
+
+/* Senders that nobody vouches for share buckets by their address. */
+static __always_inline int within_source_limit(struct packet *p)
+{
+	const __u64 *source = words(p->src);
+	__u64 mixed = source[0] ^ nonce_key[0], window = bpf_ktime_get_ns() >> 27;
+	struct source *bucket;
+	__u32 index;
+
+	/* An IPv6 host has its /64 for itself. */
+	if (p->family == 4)
+		mixed ^= source[1];
+	mixed *= 0x9e3779b97f4a7c15ULL;
+	mixed ^= mixed >> 29;
+	mixed *= nonce_key[1] | 1;
+	index = mixed >> 52 & (SOURCES - 1);
+	bucket = bpf_map_lookup_elem(&sources, &index);
+	if (!bucket)
+		return 0;
+	if (bucket->window != window) {
+		bucket->window = window;
+		bucket->count = 0;
+	}
+	return __sync_fetch_and_add(&bucket->count, 1) < source_limit;
+}
+
+static __always_inline int punt_unknown(struct __sk_buff *skb, struct packet *p, struct pu *pu,
+					const __u32 hook, struct punt_case *why, __u32 len)
+{
+	struct punt *record;
+
+	if (!within_source_limit(p) || !within_limit(pu->slot, LIMIT_UNKNOWN))
+		return drop(pu->slot, COUNT_UNKNOWN_LIMITED);
+	PUNT_CLASS(&ring_unknown, 128)
+	PUNT_CLASS(&ring_unknown, 640)
+	PUNT_CLASS(&ring_unknown, 1536)
+	return drop(pu->slot, COUNT_OVERSIZE);
+}
+
+static __always_inline int punt(struct __sk_buff *skb, struct packet *p, struct pu *pu,
+				const __u32 hook, struct punt_case *why)
 {
 	void *ring = hook == HOOK_FROM_PU ? (void *)&ring_from : (void *)&ring_to;
 	__u32 limit = hook == HOOK_FROM_PU ? LIMIT_FROM : LIMIT_TO;
 	__u32 len = skb->len - L3;
 	struct punt *record;
+	struct moment now;
 
+	look_at_clock(&now, pu);
+	if (now.away)
+		return away(skb, p, pu, hook, why);
+	if (len == 0 || len > 65536)
+		return drop(pu->slot, COUNT_OVERSIZE);
+	if (hook == HOOK_TO_PU && why->reason == PUNT_UNKNOWN)
+		return punt_unknown(skb, p, pu, hook, why, len);
 	if (why->reason == PUNT_ICMP_ERROR)
 		limit = LIMIT_ICMP;
 	if (!within_limit(pu->slot, limit))
 		return drop(pu->slot, COUNT_RATE_LIMITED);
-	if (len == 0 || len > 65536)
-		return drop(pu->slot, COUNT_OVERSIZE);
 	PUNT_CLASS(ring, 128)
 	PUNT_CLASS(ring, 640)
 	PUNT_CLASS(ring, 1536)

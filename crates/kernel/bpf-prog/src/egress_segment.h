@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A unit sends anything but a SYN: attach the proof (kind 3) until the responder
+ * is known to have it.
+ */
+#ifndef TRIREME_EGRESS_SEGMENT_H
+#define TRIREME_EGRESS_SEGMENT_H
+
+#include "handshake.h"
+
+/* An unconfirmed connection of the unit's. The proof rides on an empty
+ * acknowledgement at its place; in front of anything else it is a segment of
+ * its own, which the engine makes. */
+static __noinline enum answer prove(struct __sk_buff *skb, struct packet *p, struct pu *pu,
+				    struct connection *c, struct punt_case *why)
+{
+	struct opening *o = bpf_map_lookup_elem(&opening, &why->key.flow);
+	union tap tap;
+	enum edited edited;
+
+	if (!o || o->state != OPENING_PROVING || o->isn + 1 != c->proof_seq)
+		return ask(why, PUNT_UNCONFIRMED);
+	why->opening = o;
+	if (!(pu->flags & PU_FAST) || p->seq != c->proof_seq || p->payload_len ||
+	    !is_exactly(skb, p, TCP_ACK))
+		return ask(why, PUNT_UNCONFIRMED);
+	begin_tap(&tap, TAP_ACK, TAP_MAC);
+	copy(tap.token, words(o->own_token));
+	copy(tap.nonce, words(o->own_nonce));
+	copy(tap.mac, words(c->proof_mac));
+	copy(tap.echo, words(o->peer_nonce));
+	edited = append(skb, p, &tap, 0);
+	if (edited == UNCHANGED)
+		return ask(why, PUNT_UNCONFIRMED);
+	why->opening = 0;
+	if (edited == BROKEN)
+		return DROPPED;
+	__sync_fetch_and_and(&c->flags, ~FLAG_DATA_SEEN);
+	return pass(pu, COUNT_FAST_PROOF_FROM);
+}
+
+/* Nothing was sent or received on the tuple yet but a SYN, or nothing at all. */
+static __always_inline enum answer egress_unconnected(struct packet *p, struct punt_case *why)
+{
+	struct answering *a;
+	struct opening *o;
+
+	why->key.isn = p->ack - 1;
+	a = bpf_map_lookup_elem(&answering, &why->key);
+	if (a)
+		return ask_answering(why, a);
+	o = bpf_map_lookup_elem(&opening, &why->key.flow);
+	if (o && o->state != OPENING_ELSEWHERE)
+		return ask_opening(why, o);
+	return ask(why, PUNT_MISS);
+}
+
+#endif

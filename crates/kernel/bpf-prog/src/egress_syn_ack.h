@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A unit answers a SYN: attach its identity, its own end and the MAC (kind 2).
+ */
+#ifndef TRIREME_EGRESS_SYN_ACK_H
+#define TRIREME_EGRESS_SYN_ACK_H
+
+#include "handshake.h"
+
+/* The stack lost the acknowledgement of a handshake that is complete here (a
+ * full backlog, deferred accepts) and asks for it again: no new identity is
+ * shown, and nothing changes. */
+static __always_inline int is_repeated(struct packet *p, struct pu *pu, struct connection *c)
+{
+	return c && c->role == ROLE_RESPONDER && c->epoch == pu->epoch && c->syn_ack &&
+	       c->syn_ack == p->seq && c->proof_seq == p->ack;
+}
+
+static __noinline enum answer egress_syn_ack(struct __sk_buff *skb, struct packet *p, struct pu *pu,
+					     struct punt_case *why)
+{
+	struct answering *a;
+	struct own_token *own = 0;
+	struct scratch *s = take_scratch();
+	union tap *tap;
+	enum edited edited;
+
+	why->key.isn = p->ack - 1;
+	if (!s || !(pu->flags & PU_FAST) || !is_exactly(skb, p, TCP_SYN | TCP_ACK) ||
+	    p->payload_len)
+		return ask(why, PUNT_SYN);
+	tap = &s->tap;
+	a = bpf_map_lookup_elem(&answering, &why->key);
+	if (!a) {
+		struct connection *c = bpf_map_lookup_elem(&connections, &why->key.flow);
+
+		why->connection = c;
+		return is_repeated(p, pu, c) ? pass(pu, COUNT_SYN_ACK_REPEATED) : ask(why, PUNT_SYN);
+	}
+	if (a->epoch != pu->epoch)
+		return ask_answering(why, a);
+	if (!a->holds || a->state != ANSWERING_SYN_RECEIVED) {
+		own = bytes_of(a->own_token);
+		if (!own)
+			return ask_answering(why, a);
+	}
+	begin_tap(tap, TAP_SYN_ACK, TAP_MAC);
+	if (own)
+		attach_lengths(tap, own);
+	copy(tap->token, words(a->own_token));
+	copy(tap->nonce, words(a->own_nonce));
+	tap->family = p->family;
+	tap->protocol = IPPROTO_TCP;
+	tap->port = p->src_port;
+	if (p->family == 4)
+		__builtin_memcpy(tap->address, p->src + 12, 4);
+	else
+		__builtin_memcpy(tap->address, p->src, 16);
+	tap_mac(tap->mac, a->responder, tap->word, words(a->peer_token), words(a->peer_nonce));
+	edited = append(skb, p, tap, own);
+	if (edited == UNCHANGED)
+		return ask_answering(why, a);
+	a->state = ANSWERING_SYN_ACK_SENT;
+	a->syn_ack = p->seq;
+	end_others(&why->key.flow, pu);
+	return edited == EDITED ? pass(pu, COUNT_FAST_SYN_ACK_FROM) : DROPPED;
+}
+
+#endif

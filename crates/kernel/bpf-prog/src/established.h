@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Live connections. One look-up lets an established segment pass; after a change
+ * a second one judges the connection again.
+ */
+#ifndef TRIREME_ESTABLISHED_H
+#define TRIREME_ESTABLISHED_H
+
+#include "egress_segment.h"
+#include "ingress_segment.h"
+
+#define REASON_POLICY_CHANGED 405
+
+/* A late duplicate of the proof, recognised by its MAC. */
+static __always_inline int is_duplicate_proof(struct __sk_buff *skb, struct packet *p,
+					      struct connection *c, union tap *tap)
+{
+	if (p->seq != c->proof_seq || p->payload_len < TAP_HEADER || c->class != CLASS_IDENTITY)
+		return 0;
+	if (bpf_skb_load_bytes(skb, p->payload_offset, tap, TAP_HEADER))
+		return 0;
+	return tap->magic == bpf_htonl(TAP_MAGIC) && tap->kind == TAP_ACK &&
+	       same(tap->mac, words(c->proof_mac));
+}
+
+static __noinline enum answer repeated_proof(struct __sk_buff *skb, struct packet *p, struct pu *pu,
+					     struct punt_case *why)
+{
+	enum edited edited;
+
+	if (p->payload_len != TAP_HEADER || !p->plain || skb->gso_size)
+		return ask(why, PUNT_PROOF_DUPLICATE);
+	edited = strip(skb, p, 0);
+	if (edited == UNCHANGED)
+		return ask(why, PUNT_PROOF_DUPLICATE);
+	return edited == EDITED ? pass(pu, COUNT_PROOF_REPEATED) : DROPPED;
+}
+
+static __always_inline void touch(struct connection *c, struct packet *p, __u32 hook)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+
+	if (c->last_seen != now)
+		c->last_seen = now;
+	if (hook == HOOK_FROM_PU) {
+		__sync_fetch_and_add(&c->packets_from, 1);
+		__sync_fetch_and_add(&c->bytes_from, p->ip_len);
+	} else {
+		__sync_fetch_and_add(&c->packets_to, 1);
+		__sync_fetch_and_add(&c->bytes_to, p->ip_len);
+	}
+}
+
+/* Does this segment put the connection into the closing table, or keep it
+ * there? A reset does, and the second of the two FINs: a half-closed
+ * connection may go on for hours and stays live. So does the PU's
+ * acknowledgement of the peer's FIN behind its own; a blind FIN is never
+ * acknowledged, so it cannot keep a live connection there. */
+static __always_inline int closes(struct connection *c, struct packet *p, __u32 hook)
+{
+	const __u32 both = FLAG_FIN_FROM | FLAG_FIN_TO;
+
+	if (p->flags & TCP_FIN) {
+		if (hook == HOOK_FROM_PU) {
+			__sync_fetch_and_or(&c->flags, FLAG_FIN_FROM);
+		} else {
+			c->fin_to = p->seq + p->payload_len + 1;
+			__sync_fetch_and_or(&c->flags, FLAG_FIN_TO);
+		}
+	}
+	if (p->flags & TCP_RST)
+		return 1;
+	if ((c->flags & both) != both)
+		return 0;
+	return p->flags & TCP_FIN || (p->payload_len == 0 && p->ack == c->fin_to);
+}
+
+/* Into the closing table, which forgets by itself. */
+static __noinline int close_connection(struct flow_key *flow, struct pu *pu, struct connection *c)
+{
+	tell_end(flow, pu, c, c->flags & FLAG_ENDED ? HAPPENED_TRAFFIC : HAPPENED_END);
+	c->flags |= FLAG_ENDED;
+	if (!bpf_map_update_elem(&closing, flow, c, BPF_ANY))
+		bpf_map_delete_elem(&connections, flow);
+	return 0;
+}
+
+/* Judged under another policy: by the verdict in force, else by the engine. */
+static __noinline enum answer judge_again(struct pu *pu, struct connection *c,
+					  struct punt_case *why)
+{
+	struct flow_key *flow = &why->key.flow;
+	struct scratch *s = take_scratch();
+	__be16 port = judged_port(flow, c);
+	struct event_key *event;
+	struct verdict *verdict;
+	struct moment now;
+
+	if (c->class == CLASS_ADOPTED)
+		return PASSED;
+	verdict = c->class == CLASS_IDENTITY ?
+			  verdict_of(pu, c->peer_slot, c->peer_generation, port, direction_of(c)) :
+			  0;
+	if (!s || !verdict || (verdict->reason && pu->flags & PU_KEEP))
+		return ask(why, PUNT_STALE_EPOCH);
+	if (!verdict->reason) {
+		c->epoch = pu->epoch;
+		count(pu->slot, COUNT_REJUDGED);
+		return PASSED;
+	}
+	look_at_clock(&now, pu);
+	event = name_event(s, flow, direction_of(c), port);
+	event->peer_slot = c->peer_slot;
+	event->peer_generation = c->peer_generation;
+	event->reason = REASON_POLICY_CHANGED;
+	event->rule = verdict->rule;
+	happened(s, &now, 0, HAPPENED_REFUSAL);
+	if (!(why->flags & PUNT_CLOSING))
+		close_connection(flow, pu, c);
+	count(pu->slot, COUNT_CUT);
+	return DROPPED;
+}
+
+static __always_inline enum answer to_pu_segment(struct __sk_buff *skb, struct packet *p,
+						 struct pu *pu, struct connection *c,
+						 struct punt_case *why)
+{
+	union tap tap;
+
+	if (is_duplicate_proof(skb, p, c, &tap))
+		return repeated_proof(skb, p, pu, why);
+	if (!(c->flags & FLAG_CONFIRMED)) {
+		__sync_fetch_and_or(&c->flags, FLAG_CONFIRMED);
+		bpf_map_delete_elem(&opening, &why->key.flow);
+	}
+	return PASSED;
+}
+
+static __always_inline enum answer from_pu_segment(struct __sk_buff *skb, struct packet *p,
+						   struct pu *pu, struct connection *c,
+						   struct punt_case *why)
+{
+	if (c->flags & FLAG_CONFIRMED || p->flags & TCP_RST)
+		return PASSED;
+	if (p->payload_len == 0 && !(p->flags & TCP_FIN))
+		return prove(skb, p, pu, c, why);
+	if (p->seq == c->proof_seq &&
+	    __sync_fetch_and_or(&c->flags, FLAG_DATA_SEEN) & FLAG_DATA_SEEN)
+		return prove(skb, p, pu, c, why);
+	return PASSED;
+}
+
+static __always_inline enum answer established(struct __sk_buff *skb, struct packet *p,
+					       struct pu *pu, const __u32 hook,
+					       struct connection *c, struct punt_case *why)
+{
+	struct flow_key *flow = &why->key.flow;
+	enum answer answer = PASSED;
+
+	if (!(p->flags & (TCP_ACK | TCP_RST)))
+		return ask(why, PUNT_ODD_FLAGS);
+	if (c->epoch != pu->epoch)
+		answer = judge_again(pu, c, why);
+	if (answer == PASSED)
+		answer = hook == HOOK_TO_PU ? to_pu_segment(skb, p, pu, c, why) :
+					      from_pu_segment(skb, p, pu, c, why);
+	if (answer != PASSED)
+		return answer;
+	touch(c, p, hook);
+	if (closes(c, p, hook)) {
+		if (!(why->flags & PUNT_CLOSING))
+			close_connection(flow, pu, c);
+		else
+			tell_end(flow, pu, c, HAPPENED_TRAFFIC);
+	} else if (why->flags & PUNT_CLOSING) {
+		tell_end(flow, pu, c, HAPPENED_TRAFFIC);
+		/* A full table leaves the entry where it is: it still passes. */
+		if (hook == HOOK_FROM_PU &&
+		    !bpf_map_update_elem(&connections, flow, c, BPF_NOEXIST))
+			bpf_map_delete_elem(&closing, flow);
+	}
+	return PASSED;
+}
+
+#endif

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the six steps of a handshake in the kernel share.
+ */
+#ifndef TRIREME_HANDSHAKE_H
+#define TRIREME_HANDSHAKE_H
+
+#include "verdict.h"
+
+/* What a step says. ASK: `why->reason` tells the engine. */
+enum answer { ASK, PASSED, DROPPED };
+
+static __always_inline enum answer ask(struct punt_case *why, __u32 reason)
+{
+	why->reason = reason;
+	return ASK;
+}
+
+/* The engine gets the handshake with the packet. */
+static __always_inline enum answer ask_opening(struct punt_case *why, struct opening *o)
+{
+	why->opening = o;
+	return ask(why, PUNT_HANDSHAKE);
+}
+
+static __always_inline enum answer ask_answering(struct punt_case *why, struct answering *a)
+{
+	why->answering = a;
+	return ask(why, PUNT_HANDSHAKE);
+}
+
+static __always_inline enum answer pass(struct pu *pu, __u32 which)
+{
+	count(pu->slot, which);
+	return PASSED;
+}
+
+/* A segment that the steps may edit: exactly these control bits, nothing that
+ * changes its layout. */
+static __always_inline int is_exactly(struct __sk_buff *skb, struct packet *p, __u32 control)
+{
+	return (p->flags & TCP_CONTROL) == control && p->plain && !skb->gso_size;
+}
+
+static __always_inline struct own_token *bytes_of(const __u8 *token)
+{
+	struct token_id id = { { words(token)[0], words(token)[1] } };
+
+	return bpf_map_lookup_elem(&own_tokens, &id);
+}
+
+static __always_inline void attach_lengths(union tap *tap, struct own_token *own)
+{
+	tap->flags |= TAP_TOKEN;
+	tap->len = bpf_htons(TAP_HEADER + own->len);
+	tap->token_len = bpf_htons(own->token_len);
+	tap->credential_len = bpf_htons(own->len - own->token_len);
+}
+
+/* A new connection on the tuple ends what was there before it. */
+static __always_inline void end_others(struct flow_key *flow, struct pu *pu)
+{
+	struct connection *c = bpf_map_lookup_elem(&connections, flow);
+
+	if (c) {
+		tell_end(flow, pu, c, HAPPENED_END);
+		bpf_map_delete_elem(&connections, flow);
+	} else if (bpf_map_lookup_elem(&closing, flow)) {
+		bpf_map_delete_elem(&closing, flow);
+	}
+}
+
+/* Options that may ride on a handshake of the kernel: end, no-operation,
+ * segment size, window scale, selective acknowledgements, time stamps. Others
+ * (Fast Open, Multipath, signatures) need more than a map to be judged. */
+#define OPTIONS_MAX 40
+static __noinline int has_other_options(struct scratch *s, const __u8 *tcp, __u32 len)
+{
+	/* Kept in memory: the verifier then sees one state per round, not one per sequence of options. */
+	s->cursor = sizeof(struct tcp_head);
+	for (int i = 0; i < OPTIONS_MAX; i++) {
+		__u32 at = s->cursor, size;
+		__u8 kind;
+
+		if (at >= len || at > 58)
+			return 0;
+		kind = tcp[at];
+		size = tcp[at + 1];
+		if (kind == 0)
+			return 0;
+		if (kind == 1)
+			size = 1;
+		else if ((kind > 5 && kind != 8) || size < 2)
+			return 1;
+		s->cursor = at + size;
+	}
+	return 1;
+}
+
+/* The SYN's TCP header, options included, into `tcp`; zero if it does not fit. */
+static __always_inline __u32 load_tcp(struct __sk_buff *skb, struct packet *p, __u8 *tcp)
+{
+	__u32 len = p->payload_offset - p->tcp_offset;
+
+	if (len < 20 || len > 60)
+		return 0;
+	if (bpf_skb_load_bytes(skb, p->tcp_offset, tcp, len))
+		return 0;
+	return len;
+}
+
+/* A peer's place, and which table of the engine's it lies in. */
+struct place {
+	__u32 slot;
+	__u32 generation;
+	__u32 by_token;
+};
+
+static __always_inline void tell(struct flow_key *flow, struct moment *now, __u32 direction,
+				 __be16 port, struct place *peer, __u16 reason, __u16 rule)
+{
+	struct scratch *s = take_scratch();
+	struct event_key *event;
+
+	if (!s)
+		return;
+	event = name_event(s, flow, direction, port);
+	event->peer_slot = peer->slot;
+	event->peer_generation = peer->generation;
+	event->refused = peer->by_token;
+	event->reason = reason;
+	event->rule = rule;
+	happened(s, now, 0, reason ? HAPPENED_REFUSAL : HAPPENED_START);
+}
+
+static __always_inline enum answer refuse(struct flow_key *flow, struct moment *now, __u32 direction,
+					  __be16 port, struct place *peer, __u16 reason, __u16 rule)
+{
+	tell(flow, now, direction, port, peer, reason, rule);
+	count(flow->slot, COUNT_REFUSED);
+	return DROPPED;
+}
+
+#endif

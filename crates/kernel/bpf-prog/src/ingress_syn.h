@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A peer opens a connection to the unit: authenticate its token, authorize it,
+ * remember its nonce (kind 1).
+ */
+#ifndef TRIREME_INGRESS_SYN_H
+#define TRIREME_INGRESS_SYN_H
+
+#include "handshake.h"
+
+/* An initiator that is refused by name. Everybody else is a stranger. */
+static __always_inline enum answer stranger(struct packet *p, struct pu *pu, union tap *tap,
+					    struct moment *now, struct punt_case *why)
+{
+	struct refusal_key key = { .slot = pu->slot, .port = p->dst_port };
+	struct place place = { .by_token = 1 };
+	struct refusal *refusal;
+
+	copy((__u64 *)key.token, tap->token);
+	refusal = bpf_map_lookup_elem(&refusals, &key);
+	if (!refusal || refusal->epoch != pu->epoch || now->wall >= refusal->until)
+		return ask(why, PUNT_UNKNOWN);
+	place.slot = refusal->peer_slot;
+	place.generation = refusal->peer_generation;
+	return refuse(&why->key.flow, now, DIRECTION_INGRESS, p->dst_port, &place, refusal->reason,
+		      refusal->rule);
+}
+
+/* The keys under which the SYN's MAC verifies with this token of ours. */
+static __always_inline struct pair *vouched(union tap *tap, struct own *own, struct peer *peer,
+					    struct moment *now)
+{
+	const __u64 none[2] = { 0, 0 };
+	struct pair *pair;
+
+	if (!is_current(own, now))
+		return 0;
+	pair = pair_of(own->key, peer->key, ROLE_RESPONDER);
+	return pair && has_mac(tap, pair->initiator, words(own->token), none) ? pair : 0;
+}
+
+static __always_inline enum answer again(struct __sk_buff *skb, struct packet *p, struct pu *pu,
+					 union tap *tap, struct answering *a, struct punt_case *why)
+{
+	enum edited edited;
+
+	if (!same(words(a->peer_token), tap->token) || !same(words(a->peer_nonce), tap->nonce))
+		return ask_answering(why, a);
+	edited = strip(skb, p, tap);
+	if (edited == UNCHANGED)
+		return ask_answering(why, a);
+	return edited == EDITED ? pass(pu, COUNT_FAST_SYN_TO) : DROPPED;
+}
+
+static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *p, struct pu *pu,
+					  struct punt_case *why)
+{
+	struct flow_key *flow = &why->key.flow;
+	struct scratch *s = take_scratch();
+	struct own *own = 0;
+	struct pair *pair = 0;
+	struct answering *a;
+	struct verdict *verdict;
+	struct opening *o;
+	struct peer *peer;
+	struct moment now;
+	union tap *tap;
+	enum edited edited;
+	__u32 holds;
+
+	why->key.isn = p->seq;
+	if (!s || !(pu->flags & PU_FAST))
+		return ask(why, PUNT_SYN);
+	tap = &s->tap;
+	if (!is_exactly(skb, p, TCP_SYN) || !read_tap(skb, p, tap, TAP_SYN))
+		return ask(why, PUNT_UNKNOWN);
+	look_at_clock(&now, pu);
+	peer = peer_of(tap->token, &now);
+	if (!peer)
+		return stranger(p, pu, tap, &now, why);
+	verdict = verdict_of(pu, peer->slot, peer->generation, p->dst_port, DIRECTION_INGRESS);
+	if (!verdict)
+		return ask(why, PUNT_SYN);
+	if (verdict->reason) {
+		struct place place = { .slot = peer->slot, .generation = peer->generation };
+
+		return refuse(flow, &now, DIRECTION_INGRESS, p->dst_port, &place, verdict->reason,
+			      verdict->rule);
+	}
+	o = bpf_map_lookup_elem(&opening, flow);
+	if (o && o->state != OPENING_PROVING)
+		return o->state == OPENING_SYN_SENT ? ask_opening(why, o) : ask(why, PUNT_SYN);
+	a = bpf_map_lookup_elem(&answering, &why->key);
+	if (a)
+		return again(skb, p, pu, tap, a, why);
+
+	if (tap->flags & TAP_MAC) {
+		/* Two tokens, unrolled: the one that the peer means says so by its MAC. */
+		own = &pu->own[0];
+		pair = vouched(tap, own, peer, &now);
+		if (!pair) {
+			own = &pu->own[1];
+			pair = vouched(tap, own, peer, &now);
+		}
+	}
+	holds = pair != 0;
+	if (!pair) {
+		own = choose_own(pu, peer->own_key, &now);
+		if (!own)
+			return ask(why, PUNT_SYN);
+		pair = pair_of(own->key, peer->key, ROLE_RESPONDER);
+		if (!pair)
+			return ask(why, PUNT_SYN);
+	}
+	if (own != &pu->own[0] && !now.away && renews(pu, peer))
+		return ask(why, PUNT_RENEWAL);
+
+	a = &s->answering;
+	if (!load_tcp(skb, p, s->bytes) ||
+	    has_other_options(s, s->bytes, p->payload_offset - p->tcp_offset))
+		return ask(why, PUNT_SYN);
+	if (!within_quota(pu->slot, ROLE_RESPONDER, holds))
+		return ask(why, PUNT_TABLE_FULL);
+	a->isn = p->seq;
+	a->epoch = pu->epoch;
+	a->state = ANSWERING_SYN_RECEIVED;
+	a->holds = holds;
+	a->rule = verdict->rule;
+	a->syn_ack = 0;
+	a->peer_slot = peer->slot;
+	a->peer_generation = peer->generation;
+	a->created = now.boot;
+	copy((__u64 *)a->own_token, words(own->token));
+	copy((__u64 *)a->own_key, words(own->key));
+	copy((__u64 *)a->peer_token, tap->token);
+	copy((__u64 *)a->peer_key, words(peer->key));
+	copy((__u64 *)a->peer_nonce, tap->nonce);
+	copy(a->initiator, pair->initiator);
+	copy(a->responder, pair->responder);
+	if (make_nonce((__u64 *)a->own_nonce) ||
+	    bpf_map_update_elem(&answering, &why->key, a, BPF_ANY))
+		return ask(why, PUNT_TABLE_FULL);
+	edited = strip(skb, p, tap);
+	if (edited != EDITED) {
+		bpf_map_delete_elem(&answering, &why->key);
+		return edited == UNCHANGED ? ask(why, PUNT_SYN) : DROPPED;
+	}
+	return pass(pu, COUNT_FAST_SYN_TO);
+}
+
+#endif

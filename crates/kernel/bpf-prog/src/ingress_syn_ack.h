@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A responder answers the unit's SYN: authenticate it, authorize it and its own
+ * end, prepare the proof.
+ */
+#ifndef TRIREME_INGRESS_SYN_ACK_H
+#define TRIREME_INGRESS_SYN_ACK_H
+
+#include "handshake.h"
+
+static __always_inline enum answer bare(struct __sk_buff *skb, struct packet *p, struct pu *pu,
+					struct punt_case *why)
+{
+	enum edited edited;
+
+	if (p->payload_len == 0)
+		return pass(pu, COUNT_SYN_ACK_REPEATED);
+	edited = strip(skb, p, 0);
+	if (edited == UNCHANGED)
+		return ask(why, PUNT_SYN);
+	return edited == EDITED ? pass(pu, COUNT_SYN_ACK_REPEATED) : DROPPED;
+}
+
+/* A SYN-ACK that no handshake of ours waits for. One more behind an established
+ * handshake makes the stack acknowledge again, bare: it shows no identity and
+ * changes nothing. */
+static __always_inline enum answer unasked(struct __sk_buff *skb, struct packet *p, struct pu *pu,
+					   struct opening *o, struct punt_case *why)
+{
+	struct connection *c = bpf_map_lookup_elem(&connections, &why->key.flow);
+
+	why->connection = c;
+	if (c && c->role == ROLE_INITIATOR && c->class == CLASS_IDENTITY && c->epoch == pu->epoch &&
+	    c->proof_seq == p->ack && !(o && o->state == OPENING_ELSEWHERE))
+		return bare(skb, p, pu, why);
+	return ask(why, PUNT_SYN);
+}
+
+/* What proving itself took, its next SYN may rely on: the responder holds our token. */
+static __always_inline void remember(struct packet *p, struct pu *pu, struct opening *o,
+				     struct peer *peer, union tap *tap)
+{
+	struct destination_key at = { .slot = pu->slot, .port = p->src_port };
+	struct destination *d;
+
+	if (!same(words(peer->own_key), words(o->own_key)))
+		copy((__u64 *)peer->own_key, words(o->own_key));
+	if (!o->attached)
+		return;
+	copy((__u64 *)at.address, words(p->src));
+	d = bpf_map_lookup_elem(&destinations, &at);
+	if (d && same(words(d->peer), tap->token))
+		copy((__u64 *)d->own_token, words(o->own_token));
+}
+
+static __noinline enum answer ingress_syn_ack(struct __sk_buff *skb, struct packet *p, struct pu *pu,
+					      struct punt_case *why)
+{
+	struct flow_key *flow = &why->key.flow;
+	struct scratch *s = take_scratch();
+	struct opening *o = bpf_map_lookup_elem(&opening, flow);
+	struct place place = {};
+	struct connection *c;
+	struct verdict *verdict;
+	struct peer *peer;
+	struct pair *pair;
+	struct moment now;
+	union tap *tap, *proof;
+	enum edited edited;
+	__be16 port;
+
+	if (!s || !(pu->flags & PU_FAST))
+		return ask(why, PUNT_SYN);
+	tap = &s->tap;
+	proof = &s->proof;
+	if (!o || o->state != OPENING_SYN_SENT || p->ack != o->isn + 1)
+		return unasked(skb, p, pu, o, why);
+	if (!is_exactly(skb, p, TCP_SYN | TCP_ACK) || !read_tap(skb, p, tap, TAP_SYN_ACK))
+		return ask_opening(why, o);
+	look_at_clock(&now, pu);
+	peer = peer_of(tap->token, &now);
+	if (!peer)
+		return ask_opening(why, o);
+	pair = pair_of(o->own_key, peer->key, ROLE_INITIATOR);
+	if (!pair || !has_mac(tap, pair->responder, words(o->own_token), words(o->own_nonce)))
+		return ask_opening(why, o);
+	port = tap->port;
+	verdict = verdict_of(pu, peer->slot, peer->generation, port, DIRECTION_EGRESS);
+	if (!verdict)
+		return ask_opening(why, o);
+	if (verdict->reason) {
+		place.slot = peer->slot;
+		place.generation = peer->generation;
+		return refuse(flow, &now, DIRECTION_EGRESS, port, &place, verdict->reason,
+			      verdict->rule);
+	}
+	begin_tap(proof, TAP_ACK, TAP_MAC);
+	copy(proof->token, words(o->own_token));
+	copy(proof->nonce, words(o->own_nonce));
+	copy(proof->echo, tap->nonce);
+	tap_mac(proof->mac, pair->initiator, proof->word, tap->token, tap->nonce);
+
+	c = &s->connection;
+	__builtin_memset(c, 0, sizeof(*c));
+	c->epoch = pu->epoch;
+	c->flags = FLAG_DATA_SEEN;
+	c->peer_slot = peer->slot;
+	c->peer_generation = peer->generation;
+	c->proof_seq = o->isn + 1;
+	c->attested_port = bpf_ntohs(port);
+	c->attested_family = tap->family;
+	c->role = ROLE_INITIATOR;
+	c->class = CLASS_IDENTITY;
+	__builtin_memcpy(c->attested_address, tap->address, 16);
+	copy((__u64 *)c->proof_mac, proof->mac);
+	copy((__u64 *)c->peer_token, tap->token);
+	c->last_seen = bpf_ktime_get_coarse_ns();
+	if (bpf_map_update_elem(&connections, flow, c, BPF_ANY)) {
+		why->opening = o;
+		return ask(why, PUNT_TABLE_FULL);
+	}
+	copy((__u64 *)o->peer_token, tap->token);
+	copy((__u64 *)o->peer_nonce, tap->nonce);
+	o->state = OPENING_PROVING;
+	edited = strip(skb, p, tap);
+	if (edited != EDITED) {
+		bpf_map_delete_elem(&connections, flow);
+		o->state = OPENING_SYN_SENT;
+		return edited == UNCHANGED ? ask_opening(why, o) : DROPPED;
+	}
+	remember(p, pu, o, peer, tap);
+	give_back(pu->slot, ROLE_INITIATOR);
+	place.slot = peer->slot;
+	place.generation = peer->generation;
+	tell(flow, &now, DIRECTION_EGRESS, port, &place, 0, verdict->rule);
+	return pass(pu, COUNT_FAST_SYN_ACK_TO);
+}
+
+#endif

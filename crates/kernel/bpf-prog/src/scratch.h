@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Room for what does not fit the stack. The programs of one CPU do not
+ * interrupt each other.
+ */
+#ifndef TRIREME_SCRATCH_H
+#define TRIREME_SCRATCH_H
+
+#include "tap.h"
+
+#define CHUNK 512
+
+struct scratch {
+	struct opening opening;
+	struct answering answering;
+	struct connection connection;
+	union tap tap;
+	union tap proof;
+	struct event event;
+	struct event_key event_key;
+	__u8 bytes[3 * CHUNK];
+	volatile __u64 cursor;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratch SEC(".maps");
+
+static __always_inline struct scratch *take_scratch(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&scratch, &zero);
+}
+
+#endif
