@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TEST_THREADS ?= 4
 # Packages whose tests need root and the real kernel.
-KERNEL_PACKAGES := trireme-bpf trireme-netns trireme-conntrack trireme-tests-netns
+KERNEL_PACKAGES := trireme-bpf trireme-netns trireme-conntrack trireme-sock-diag trireme-tests-netns
 
 .PHONY: help deps build demo test test-unit test-kernel test-all bench bench-quick fmt lint check docs deny vectors bpf fuzz clean
 

@@ -3,15 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use aya::maps::{HashMap, Map as AyaMap, MapData};
+use aya::maps::{Map as AyaMap, MapData};
 use trireme_bpf_abi::{ABI_VERSION, EdgeRecord, edge_flag};
 use trireme_netns::{Links, Namespace};
 
-use crate::attach::{Attachment, remove_clsact};
+use crate::attach::{Attachment, detach_link, remove_clsact};
 use crate::edge::{from_record, namespace_of};
 use crate::error::Cause;
-use crate::link_pin::detach_link;
-use crate::maps::Map;
+use crate::maps::{Map, Named};
 use crate::pins::{self, LockError, link_path};
 use crate::{CleanupError, Edge, Hook, Slot};
 
@@ -77,6 +76,7 @@ pub(crate) fn detach_record(maps: &Path, slot: Slot, record: &EdgeRecord, proble
                 flags: record.flags,
                 hook,
                 pin: &pin,
+                held: None,
             };
             attachment.detach()?;
         }
@@ -118,15 +118,8 @@ fn detach_recorded(maps: &Path, report: &mut CleanupReport, problems: &mut Vec<C
 
 fn recorded(path: &Path) -> Result<Vec<(Slot, EdgeRecord)>, Cause> {
     let map = AyaMap::HashMap(MapData::from_pin(path)?);
-    let edges: Map<EdgeRecord, 4, 256> = Map::new("edges", HashMap::try_from(map)?);
-    let mut records = Vec::new();
-    for key in edges.keys() {
-        let key = key?;
-        if let Some(record) = edges.get(&key)? {
-            records.push((Slot(u32::from_ne_bytes(key)), record));
-        }
-    }
-    Ok(records)
+    let edges: Map<EdgeRecord, 4, 256> = Named { name: "edges", map }.table()?;
+    Ok(edges.entries()?.into_iter().map(|(key, record)| (Slot(u32::from_ne_bytes(key)), record)).collect())
 }
 
 /// Removes pins bottom up; links first detach, those of a version we cannot read as well.

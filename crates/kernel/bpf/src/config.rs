@@ -53,17 +53,52 @@ pub struct Sizes {
     pub connections: u32,
     /// Closing connections of all PUs, least recently used out; default 16,384.
     pub closing: u32,
-    /// Each punt ring; a power of two; default 4 MiB.
+    /// Tokens of the PUs' own; default 0: six per PU.
+    pub own_tokens: u32,
+    /// Peers that have shown a MAC; default 16,384.
+    pub peers: u32,
+    /// Pairs of agreement keys, least recently used out; default 65,536.
+    pub pair_keys: u32,
+    /// Verdicts, least recently used out; default 131,072.
+    pub verdicts: u32,
+    /// Addresses where PUs show their identity, least recently used out; default 65,536.
+    pub destinations: u32,
+    /// Refused initiators, least recently used out; default 16,384.
+    pub refusals: u32,
+    /// Initiators' unfinished handshakes, least recently used out; default 65,536.
+    pub opening: u32,
+    /// Responders' unfinished handshakes, least recently used out; default 65,536.
+    pub answering: u32,
+    /// Different flow events in a second; default 16,384.
+    pub events: u32,
+    /// Counters of the engine, one per PU and reason; default 65,536.
+    pub reasons: u32,
+    /// Each punt ring, that for unknown senders a quarter; a power of two; default 4 MiB.
     pub ring_bytes: u32,
 }
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self { pus: 1024, connections: 65_536, closing: 16_384, ring_bytes: 4 << 20 }
+        Self {
+            pus: 1024,
+            connections: 65_536,
+            closing: 16_384,
+            own_tokens: 0,
+            peers: 16_384,
+            pair_keys: 65_536,
+            verdicts: 131_072,
+            destinations: 65_536,
+            refusals: 16_384,
+            opening: 65_536,
+            answering: 65_536,
+            events: 16_384,
+            reasons: 65_536,
+            ring_bytes: 4 << 20,
+        }
     }
 }
 
-/// Most punts per second of one PU; what exceeds them is dropped and counted.
+/// Most punts per second of one PU, and other bounds; what exceeds them is dropped and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// Packets the PU sends; default 200,000.
@@ -72,10 +107,24 @@ pub struct Limits {
     pub to_pu_per_sec: u64,
     /// ICMP errors in both directions; default 1000.
     pub icmp_per_sec: u64,
+    /// SYNs of senders that the programs do not know; default 10,000.
+    pub unknown_per_sec: u64,
+    /// The same for senders that share one of 4096 buckets, over all PUs; default 1000. Takes effect at the next
+    /// opening.
+    pub unknown_per_source_per_sec: u64,
+    /// Unfinished handshakes of one PU and role in the programs; default 16,384.
+    pub half_open: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { from_pu_per_sec: 200_000, to_pu_per_sec: 200_000, icmp_per_sec: 1000 }
+        Self {
+            from_pu_per_sec: 200_000,
+            to_pu_per_sec: 200_000,
+            icmp_per_sec: 1000,
+            unknown_per_sec: 10_000,
+            unknown_per_source_per_sec: 1000,
+            half_open: 16_384,
+        }
     }
 }

@@ -6,6 +6,7 @@ use trireme_bpf_abi as abi;
 use trireme_bpf_abi::connection_flag;
 
 use crate::Slot;
+use crate::identity::{mapped, unmapped};
 
 /// A connection as the PU sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,6 +35,8 @@ pub enum Class {
     Identity,
     /// The peer's address: a peer without identity.
     Address,
+    /// Nothing: it is older than the unit's enforcement, and is not judged again.
+    Adopted,
 }
 
 /// What the connection table holds: packets of the connection pass as long as the epoch is the PU's.
@@ -59,6 +62,8 @@ pub struct Connection {
     pub proof_mac: [u8; 16],
     /// The responder's first segment behind the handshake arrived; always true for a responder.
     pub confirmed: bool,
+    /// Sequence number of the unit's SYN-ACK where the programs answered as responder, else 0.
+    pub syn_ack: u32,
     /// Data or FIN at `proof_seq` goes to user space while the entry is not confirmed; the programs set it when
     /// such a segment has passed.
     pub data_seen: bool,
@@ -93,13 +98,31 @@ impl FlowKey {
     pub(crate) fn from_abi(key: &abi::FlowKey) -> Self {
         Self {
             slot: Slot(key.slot),
-            local: (Ipv6Addr::from(key.local).to_canonical(), u16::from_be_bytes(key.local_port)),
-            remote: (Ipv6Addr::from(key.remote).to_canonical(), u16::from_be_bytes(key.remote_port)),
+            local: (unmapped(key.local), u16::from_be_bytes(key.local_port)),
+            remote: (unmapped(key.remote), u16::from_be_bytes(key.remote_port)),
         }
     }
 }
 
 impl Connection {
+    /// An entry for a connection that is older than its PU's enforcement.
+    pub(crate) fn adopted(epoch: u32) -> Self {
+        Self {
+            role: Role::Initiator,
+            class: Class::Adopted,
+            epoch,
+            peer_token: [0; 16],
+            peer_slot: u32::MAX,
+            peer_generation: 0,
+            attested: None,
+            proof_seq: 0,
+            proof_mac: [0; 16],
+            confirmed: true,
+            syn_ack: 0,
+            data_seen: false,
+        }
+    }
+
     pub(crate) fn to_abi(self, now_nanos: u64) -> abi::Connection {
         let (attested_family, attested_port, attested_address) = match self.attested {
             None => (0, 0, [0; 16]),
@@ -122,7 +145,12 @@ impl Connection {
             attested_port,
             attested_family,
             role: u8::from(self.role == Role::Responder),
-            class: u8::from(self.class == Class::Address),
+            class: match self.class {
+                Class::Identity => 0,
+                Class::Address => 1,
+                Class::Adopted => 2,
+            },
+            syn_ack: self.syn_ack,
             attested_address,
             proof_mac: self.proof_mac,
             peer_token: self.peer_token,
@@ -140,7 +168,12 @@ impl Connection {
         };
         Self {
             role: if entry.role == 1 { Role::Responder } else { Role::Initiator },
-            class: if entry.class == 1 { Class::Address } else { Class::Identity },
+            class: match entry.class {
+                1 => Class::Address,
+                2 => Class::Adopted,
+                _ => Class::Identity,
+            },
+            syn_ack: entry.syn_ack,
             epoch: entry.epoch,
             peer_token: entry.peer_token,
             peer_slot: entry.peer_slot,
@@ -170,13 +203,6 @@ const fn flags(set: bool, flag: u32) -> u32 {
     if set { flag } else { 0 }
 }
 
-fn mapped(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,6 +222,7 @@ mod tests {
                 proof_seq: 0xffff_fff0,
                 proof_mac: [5; 16],
                 confirmed: true,
+                syn_ack: 6,
                 data_seen: true,
             };
 

@@ -63,17 +63,45 @@ pub enum OpenError {
     /// Another process holds the instance.
     #[error("instance {0} is in use by another process: stop it, or choose another instance name")]
     InUse(String),
-    /// The pins are of another version of the layouts.
+    /// A pin in our place is not ours.
     #[error(
-        "{path} holds pins of ABI version {found}, this program speaks version {own}: clean up the instance with the program that made them"
+        "{path} is {found}, not {wanted}: someone else pinned it; remove it or choose another instance name"
+    )]
+    Foreign {
+        /// The pin.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+        /// What it should be.
+        wanted: String,
+    },
+    /// Pins of another version of the layouts cannot be taken over.
+    #[error(
+        "cannot take over {path}, pins of ABI version {found} (this program speaks {own}): clean up the instance with the program that made them"
     )]
     OtherAbi {
         /// Directory of the pins.
         path: PathBuf,
         /// Their version.
-        found: String,
+        found: u32,
         /// Our version.
         own: u32,
+        /// What stands against it.
+        #[source]
+        source: Cause,
+    },
+    /// The kernel has no memory for a map.
+    #[error(
+        "no memory for map {map} of {entries} entries: lower its size, or raise the memory limit of the service"
+    )]
+    Memory {
+        /// The map.
+        map: String,
+        /// Its size.
+        entries: u32,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
     },
     /// The kernel refused the programs or maps.
     #[error("the kernel refuses {what}")]
@@ -211,9 +239,39 @@ pub enum PlaneError {
         #[source]
         source: Cause,
     },
+    /// Token and credential are longer than the programs can attach.
+    #[error(
+        "token and credential of {length} bytes are too long to be attached by the programs, which take {most}"
+    )]
+    TooLong {
+        /// Bytes of both.
+        length: usize,
+        /// Most bytes of both.
+        most: usize,
+    },
     /// Waiting for packets failed.
     #[error("cannot wait for packets")]
     Poll(#[source] io::Error),
+}
+
+/// Why the connections that a PU has already could not be listed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExistingError {
+    /// There is no such PU.
+    #[error("slot {0} is not attached")]
+    NotAttached(Slot),
+    /// No namespace holds the other end of the PU's interface.
+    #[error("namespace not found: none below /run/netns and /proc holds the other end of {0}")]
+    NamespaceNotFound(String),
+    /// The PU's interface.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The PU's namespace.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// The kernel refused the list.
+    #[error(transparent)]
+    Sockets(#[from] trireme_sock_diag::SockDiagError),
 }
 
 /// Why clean-up stopped or stayed incomplete.
@@ -235,7 +293,8 @@ fn list(problems: &[Cause]) -> String {
     texts.join("; ")
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {

@@ -42,7 +42,7 @@ impl Injector {
         let half = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_ne_bytes);
         let (low, high) = secret.split_at(8);
         let constants = Constants { secret: [half(low), half(high)], ..Constants::default() };
-        let mut object = object::load(pins, &config.sizes, constants).map_err(InjectorError::Program)?;
+        let mut object = object::load(pins, config, constants).map_err(InjectorError::Program)?;
         let link = target.run(|| far_end(&name, &mut object, config.attach))??;
         Ok(Self { socket, near, secret, private, _link: link })
     }

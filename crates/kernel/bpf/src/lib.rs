@@ -7,16 +7,20 @@
 //! This crate must not decide anything: it knows neither tokens nor policies, and no error in it may open a PU.
 
 mod attach;
+mod batch;
 mod checksum;
 mod cleanup;
 mod config;
 mod connection;
 mod edge;
 mod error;
+mod events;
 mod frame;
+mod half_open;
+mod identity;
 mod inject;
-mod link_pin;
 mod maps;
+mod memory;
 mod object;
 mod pins;
 mod plane;
@@ -24,8 +28,13 @@ mod probe;
 mod punt;
 mod reinject;
 mod segment;
+mod shape;
 mod socket;
 mod sweep;
+mod sys;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod time;
 mod types;
 mod wake;
 
@@ -33,11 +42,16 @@ pub use cleanup::CleanupReport;
 pub use config::{AttachMethod, Limits, PlaneConfig, Sizes};
 pub use connection::{Activity, Class, Connection, FlowKey, Role};
 pub use edge::{Edge, EdgeInfo};
-pub use error::{AttachError, CleanupError, DetachError, InjectorError, OpenError, PlaneError};
-pub use plane::Plane;
+pub use error::{
+    AttachError, CleanupError, DetachError, ExistingError, InjectorError, OpenError, PlaneError,
+};
+pub use events::{EventPeer, EventReport};
+pub use half_open::{AnsweringState, HalfOpen, OpeningState, PartyState};
+pub use identity::{Direction, PairKeys, PeerState, RefusalState, VerdictState};
+pub use plane::{Damage, Plane, Repair};
 pub use punt::Punt;
 pub use reinject::{Injection, Reinjected, Toward};
 pub use sweep::{SweepLimits, SweepReport};
 pub use trireme_bpf_abi::{Counter, PuntReason};
-pub use types::{CounterSet, Hook, Mode, OtherProtocols, PuState, Slot};
+pub use types::{CounterSet, FailMode, Hook, Mode, OtherProtocols, OwnTokenState, PuState, Slot};
 pub use wake::Waker;

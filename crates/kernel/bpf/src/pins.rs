@@ -17,6 +17,7 @@ const BPFFS_MAGIC: u64 = 0xcafe_4a11;
 /// The pins of one instance, locked against other processes while this lives.
 pub(crate) struct Pins {
     maps: PathBuf,
+    others: Vec<(u32, PathBuf)>,
     _lock: File,
 }
 
@@ -43,11 +44,14 @@ impl Pins {
             LockError::Busy => OpenError::InUse(instance.to_owned()),
             LockError::Io(source) => failed(source),
         })?;
-        if let Some(found) = other_version(&instance_directory).map_err(failed)? {
-            return Err(OpenError::OtherAbi { path: instance_directory, found, own: ABI_VERSION });
-        }
+        let others = other_versions(&instance_directory).map_err(failed)?;
         fs::create_dir_all(maps.join("links")).map_err(failed)?;
-        Ok(Self { maps, _lock: lock })
+        Ok(Self { maps, others, _lock: lock })
+    }
+
+    /// Versions and directories of pins that another version of the program left.
+    pub(crate) fn others(&self) -> &[(u32, PathBuf)] {
+        &self.others
     }
 
     /// Directory in which the maps are pinned.
@@ -112,14 +116,16 @@ fn ensure_mounted(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn other_version(directory: &Path) -> io::Result<Option<String>> {
+fn other_versions(directory: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if let Some(version) = name.strip_prefix('v').filter(|version| *version != ABI_VERSION.to_string()) {
-            return Ok(Some(version.to_owned()));
-        }
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let version = name.strip_prefix('v').and_then(|version| version.parse().ok());
+        found
+            .extend(version.filter(|version| *version != ABI_VERSION).map(|version| (version, entry.path())));
     }
-    Ok(None)
+    Ok(found)
 }
 
 #[cfg(test)]

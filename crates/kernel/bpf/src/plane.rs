@@ -6,24 +6,37 @@ use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use trireme_bpf_abi::SLOT_NONE;
+use trireme_bpf_abi::{self as abi, SLOT_NONE};
 use trireme_netns::{Namespace, NamespaceId};
+use zerocopy::transmute;
 
+use crate::attach::{HOOKS, On};
 use crate::frame::{Neighbours, Pairs, addresses, pair_of};
 use crate::inject::{Injector, Marks};
 use crate::maps::{Attention, Maps};
 use crate::object::{self, Constants};
 use crate::pins::Pins;
 use crate::reinject::{self, Batch, Packet, Port};
+use crate::shape::{self, SHAPES};
 use crate::socket::PacketSocket;
-use crate::sweep::{self, now_nanos};
+use crate::sweep::Sweeper;
+use crate::time::monotonic_nanos;
 use crate::{
     Activity, CleanupError, CleanupReport, Connection, CounterSet, Edge, EdgeInfo, FlowKey, Hook, Injection,
     OpenError, PlaneConfig, PlaneError, PuState, Punt, Reinjected, Slot, SweepLimits, SweepReport, Toward,
-    Waker, cleanup, probe, punt,
+    Waker, cleanup, memory, probe, punt,
 };
 
+mod check;
 mod edges;
+mod existing;
+mod pulse;
+mod teach;
+
+pub use check::{Damage, Repair};
+
+/// What is read from the ring of unknown senders, as a share of what is read from each other ring.
+const UNKNOWN_SHARE: usize = 4;
 
 /// Everything of one instance in the kernel.
 ///
@@ -43,6 +56,7 @@ pub struct Plane {
     pairs: Pairs,
     marks: Marks,
     waker: Waker,
+    sweeper: Sweeper,
 }
 
 /// An attached PU.
@@ -53,6 +67,8 @@ struct Attached {
     namespace: NamespaceId,
     mtu: u32,
     state: PuState,
+    /// What is on the hooks, in the order of [`HOOKS`].
+    on: [Option<On>; 2],
     socket: Arc<PacketSocket>,
     to_pu: Port,
     to_network: Port,
@@ -62,7 +78,8 @@ struct Attached {
 impl Plane {
     /// Opens the instance in the namespace of the calling thread, adopting what an earlier process left pinned.
     ///
-    /// Adopted PUs are attached already, see [`edges`](Self::edges); packets that waited in the rings are dropped.
+    /// Adopted PUs are attached already, see [`edges`](Self::edges); packets that waited in the rings are dropped. The
+    /// programs count on a [`beat`](Self::beat) every second from here on.
     ///
     /// # Errors
     /// [`OpenError`], before anything is attached or detached.
@@ -71,8 +88,18 @@ impl Plane {
         probe::check()?;
         let home = Namespace::current()?;
         let pins = Pins::open(&config.bpffs, &config.instance)?;
-        let load = |source| OpenError::Load { what: "the programs or maps".to_owned(), source };
-        let mut programs = object::load(&pins, &config.sizes, Constants::default()).map_err(load)?;
+        shape::check(pins.maps(), &SHAPES)?;
+        if let Some((found, path)) = pins.others().first() {
+            let source = "not yet".into();
+            return Err(OpenError::OtherAbi {
+                path: path.clone(),
+                found: *found,
+                own: abi::ABI_VERSION,
+                source,
+            });
+        }
+        let load = |source| object::load_error("the programs or maps", &config.sizes, source);
+        let mut programs = object::load(&pins, &config, Constants::default()).map_err(load)?;
         let maps = Maps::take(&mut programs).map_err(load)?;
         for name in ["from_pu", "to_pu"] {
             object::program(&mut programs, name)
@@ -92,10 +119,14 @@ impl Plane {
             pairs: Pairs::default(),
             marks: Marks::new(),
             waker,
+            sweeper: Sweeper::default(),
         };
         plane.maps.counters.ensure(SLOT_NONE)?;
+        plane.beat()?;
         plane.discard_waiting();
         plane.adopt()?;
+        let (established, closing) = plane.count_connections()?;
+        plane.sweeper = Sweeper::new(established, closing);
         Ok(plane)
     }
 
@@ -147,6 +178,7 @@ impl Plane {
         let mut fds = [
             PollFd::new(&self.maps.ring_from, PollFlags::IN),
             PollFd::new(&self.maps.ring_to, PollFlags::IN),
+            PollFd::new(&self.maps.ring_unknown, PollFlags::IN),
             PollFd::new(self.waker.fd(), PollFlags::IN),
         ];
         let ready = match rustix::event::poll(&mut fds, timeout.as_ref()) {
@@ -160,12 +192,17 @@ impl Plane {
         Ok(ready)
     }
 
-    /// Hands up to `max` packets of each ring to `handle`; returns how many. Packets of PUs that are detached by
-    /// now are dropped.
+    /// Hands up to `max` packets of each ring to `handle`, and a quarter of that of unknown senders, those last; returns
+    /// how many. Packets of PUs that are detached by now are dropped.
     pub fn drain(&mut self, max: usize, mut handle: impl FnMut(Punt<'_>)) -> usize {
         let Self { maps, edges, pairs, .. } = self;
         let mut total = 0;
-        for ring in [&mut maps.ring_from, &mut maps.ring_to] {
+        let rings = [
+            (&mut maps.ring_from, max),
+            (&mut maps.ring_to, max),
+            (&mut maps.ring_unknown, max.div_ceil(UNKNOWN_SHARE)),
+        ];
+        for (ring, max) in rings {
             for _ in 0..max {
                 let Some(item) = ring.next() else { break };
                 total += 1;
@@ -219,7 +256,7 @@ impl Plane {
     /// [`PlaneError::Full`] if the table is full; the connection then goes on through user space.
     pub fn connection_insert(&mut self, key: &FlowKey, connection: &Connection) -> Result<(), PlaneError> {
         let key = zerocopy::transmute!(key.to_abi());
-        self.maps.connections.insert(&key, &connection.to_abi(now_nanos()))?;
+        self.maps.connections.insert(&key, &connection.to_abi(monotonic_nanos()))?;
         self.maps.closing.remove(&key)?;
         Ok(())
     }
@@ -248,31 +285,52 @@ impl Plane {
     /// # Errors
     /// [`PlaneError::Map`] if the kernel refuses.
     pub fn connections(&self) -> Result<Vec<(FlowKey, Connection, Activity)>, PlaneError> {
-        let mut all = Vec::new();
-        for key in self.maps.connections.keys() {
-            let key = key?;
-            if let Some(entry) = self.maps.connections.get(&key)? {
-                let key = FlowKey::from_abi(&zerocopy::transmute!(key));
-                all.push((key, Connection::from_abi(&entry), Activity::from_abi(&entry)));
-            }
-        }
-        Ok(all)
+        let entries = self.maps.connections.entries()?;
+        let split = |(key, entry): &([u8; 40], abi::Connection)| {
+            (FlowKey::from_abi(&transmute!(*key)), Connection::from_abi(entry), Activity::from_abi(entry))
+        };
+        Ok(entries.iter().map(split).collect())
     }
 
-    /// Returns the numbers of established and of closing connections, counted one by one.
+    /// Adopts a connection that is older than the PU's enforcement: its packets pass, whatever the epoch.
+    ///
+    /// # Errors
+    /// [`PlaneError::NotAttached`] if the PU is not, [`PlaneError::Full`] if the table is full.
+    pub fn connection_adopt(&mut self, key: &FlowKey) -> Result<(), PlaneError> {
+        let attached = self.edges.get(&key.slot).ok_or(PlaneError::NotAttached(key.slot))?;
+        let adopted = Connection::adopted(attached.state.epoch);
+        self.connection_insert(key, &adopted)
+    }
+
+    /// Returns the numbers of established and of closing connections that the last complete round of
+    /// [`sweep`](Self::sweep) left.
+    pub fn connection_count(&self) -> (usize, usize) {
+        self.sweeper.last()
+    }
+
+    /// Counts established and closing connections one by one.
     ///
     /// # Errors
     /// [`PlaneError::Map`] if the kernel refuses.
-    pub fn connection_count(&self) -> Result<(usize, usize), PlaneError> {
-        Ok((count(self.maps.connections.keys())?, count(self.maps.closing.keys())?))
+    pub fn count_connections(&self) -> Result<(usize, usize), PlaneError> {
+        Ok((self.maps.connections.count()?, self.maps.closing.count()?))
     }
 
-    /// Removes connections that ended or fell silent.
+    /// Removes connections that ended or fell silent, in one slice of both tables that takes a moment: go on with the
+    /// next until [`SweepReport::round_complete`].
     ///
     /// # Errors
     /// [`PlaneError::Map`] if the kernel refuses.
     pub fn sweep(&mut self, limits: &SweepLimits) -> Result<SweepReport, PlaneError> {
-        sweep::sweep(&mut self.maps, limits, now_nanos())
+        self.sweeper.step(&mut self.maps, limits, monotonic_nanos())
+    }
+
+    /// Returns the bytes that all maps take.
+    ///
+    /// # Errors
+    /// [`PlaneError::Map`] if the kernel does not say.
+    pub fn memory(&self) -> Result<u64, PlaneError> {
+        memory::of_pins(self.pins.maps())
     }
 
     /// Returns the counters of every PU, and under None those that belong to none.
@@ -307,13 +365,31 @@ impl Plane {
         gone.map(|(slot, _)| *slot).collect()
     }
 
+    /// What a test runs, and where.
+    #[cfg(feature = "testing")]
+    pub(crate) fn programs(&mut self) -> (&mut Ebpf, &Namespace) {
+        (&mut self.programs, &self.home)
+    }
+
+    /// Where a map is pinned.
+    #[cfg(feature = "testing")]
+    pub(crate) fn map_path(&self, map: &str) -> std::path::PathBuf {
+        self.pins.maps().join(map)
+    }
+
     fn discard_waiting(&mut self) {
         while self.maps.ring_from.next().is_some() {}
         while self.maps.ring_to.next().is_some() {}
+        while self.maps.ring_unknown.next().is_some() {}
     }
 }
 
 impl Attached {
+    fn on(&self, hook: Hook) -> Option<&On> {
+        let place = HOOKS.iter().position(|other| *other == hook)?;
+        self.on.get(place)?.as_ref()
+    }
+
     fn vanished(&self) -> bool {
         !self.socket.has_interface(self.ifindex)
     }
@@ -323,8 +399,4 @@ impl std::fmt::Debug for Plane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Plane").field("instance", &self.config.instance).finish_non_exhaustive()
     }
-}
-
-fn count<T>(mut keys: impl Iterator<Item = Result<T, PlaneError>>) -> Result<usize, PlaneError> {
-    keys.try_fold(0, |count, key| key.map(|_| count + 1))
 }

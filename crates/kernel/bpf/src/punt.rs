@@ -4,7 +4,7 @@ use trireme_bpf_abi as abi;
 use trireme_bpf_abi::{PuntReason, punt_flag};
 use zerocopy::FromBytes as _;
 
-use crate::{Activity, Connection, Hook, Slot};
+use crate::{Activity, Connection, HalfOpen, Hook, Slot};
 
 /// A packet taken at a PU's edge; it goes on only if user space puts it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Punt<'a> {
     pub connection: Option<(Connection, Activity)>,
     /// True if the entry came from the closing table.
     pub closing: bool,
+    /// A handshake of the programs that they hand over: they have forgotten it.
+    pub half_open: Option<HalfOpen>,
     /// Names the frame's addresses; give it back with the packet.
     pub token: u64,
     /// Nanoseconds of `CLOCK_MONOTONIC`.
@@ -49,6 +51,7 @@ pub(crate) fn parse(record: &[u8]) -> Option<Record<'_>> {
         gso_size: (head.gso_size != 0).then_some(head.gso_size),
         connection,
         closing: head.flags & punt_flag::CLOSING != 0,
+        half_open: HalfOpen::from_abi(head.flags, &head.half_open),
         token: 0,
         time_nanos: head.time,
     };

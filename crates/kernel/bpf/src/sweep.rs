@@ -1,9 +1,19 @@
-//! Removing connections that ended or fell silent.
+//! Removing connections that ended or fell silent, a slice at a time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::PlaneError;
-use crate::maps::Maps;
+use trireme_bpf_abi as abi;
+use zerocopy::transmute;
+
+use crate::batch::{Cursor, Reading};
+use crate::maps::{Map, Maps};
+use crate::{Activity, Connection, FlowKey, PlaneError};
+
+/// Entries per call of the kernel.
+const CHUNK: u32 = 512;
+
+/// No new chunk is begun behind this time.
+const BUDGET: Duration = Duration::from_micros(500);
 
 /// When an entry is dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,42 +30,108 @@ impl Default for SweepLimits {
     }
 }
 
-/// What a sweep did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What one slice of a sweep did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SweepReport {
-    /// Established connections that are left.
+    /// Established connections that the last complete round left.
     pub established: usize,
-    /// Closing connections that are left.
+    /// Closing connections that the last complete round left.
     pub closing: usize,
-    /// Entries removed.
+    /// Entries that this slice removed.
     pub removed: usize,
+    /// Those of them that were established.
+    pub ended: Vec<(FlowKey, Connection, Activity)>,
+    /// True if this slice was the last of its round.
+    pub round_complete: bool,
 }
 
-pub(crate) fn sweep(maps: &mut Maps, limits: &SweepLimits, now: u64) -> Result<SweepReport, PlaneError> {
-    let mut report = SweepReport::default();
-    let tables = [
-        (&mut maps.connections, limits.idle, &mut report.established),
-        (&mut maps.closing, limits.closing, &mut report.closing),
-    ];
-    for (table, limit, left) in tables {
+/// Where a sweep goes on.
+#[derive(Debug, Default)]
+pub(crate) struct Sweeper {
+    in_closing: bool,
+    cursor: Cursor,
+    /// Left so far in this round: established, closing.
+    left: (usize, usize),
+    last: (usize, usize),
+}
+
+impl Sweeper {
+    /// A sweep whose last round left these numbers.
+    pub(crate) fn new(established: usize, closing: usize) -> Self {
+        Self { last: (established, closing), ..Self::default() }
+    }
+
+    /// What the last complete round left: established, closing.
+    pub(crate) fn last(&self) -> (usize, usize) {
+        self.last
+    }
+
+    /// Goes on for a moment.
+    pub(crate) fn step(
+        &mut self,
+        maps: &mut Maps,
+        limits: &SweepLimits,
+        now: u64,
+    ) -> Result<SweepReport, PlaneError> {
+        let mut report = SweepReport::default();
+        let start = Instant::now();
+        while !report.round_complete && start.elapsed() < BUDGET {
+            self.chunk(maps, limits, now, &mut report)?;
+        }
+        (report.established, report.closing) = self.last;
+        Ok(report)
+    }
+
+    fn chunk(
+        &mut self,
+        maps: &mut Maps,
+        limits: &SweepLimits,
+        now: u64,
+        report: &mut SweepReport,
+    ) -> Result<(), PlaneError> {
+        let (table, limit) = if self.in_closing {
+            (&mut maps.closing, limits.closing)
+        } else {
+            (&mut maps.connections, limits.idle)
+        };
         let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
-        let keys: Vec<_> = table.keys().collect::<Result<_, _>>()?;
-        for key in keys {
-            // Gone in the meantime is as good as removed.
-            let Some(entry) = table.get(&key)? else { continue };
-            if now.saturating_sub(entry.last_seen) > limit {
-                report.removed += usize::from(table.remove(&key)?);
-            } else {
-                *left += 1;
+        let slice = table.slice(Reading::Keep, self.cursor, CHUNK)?;
+        for (key, seen) in &slice.entries {
+            match dead(table, key, seen, limit, now)? {
+                Some(entry) if table.remove(key)? => {
+                    report.removed += 1;
+                    if !self.in_closing {
+                        let key = FlowKey::from_abi(&transmute!(*key));
+                        report.ended.push((key, Connection::from_abi(&entry), Activity::from_abi(&entry)));
+                    }
+                }
+                _ if self.in_closing => self.left.1 += 1,
+                _ => self.left.0 += 1,
             }
         }
+        self.cursor = slice.next.unwrap_or_default();
+        if slice.next.is_none() {
+            report.round_complete = self.in_closing;
+            self.in_closing = !self.in_closing;
+        }
+        if report.round_complete {
+            self.last = std::mem::take(&mut self.left);
+        }
+        Ok(())
     }
-    Ok(report)
 }
 
-/// Nanoseconds of `CLOCK_MONOTONIC`, the clock of the programs.
-pub(crate) fn now_nanos() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
+/// The entry if it is dead, as it is now: it may have come to life since it was read.
+fn dead(
+    table: &Map<abi::Connection, 40, 128>,
+    key: &[u8; 40],
+    seen: &abi::Connection,
+    limit: u64,
+    now: u64,
+) -> Result<Option<abi::Connection>, PlaneError> {
+    let silent = |entry: &abi::Connection| now.saturating_sub(entry.last_seen) > limit;
+    if !silent(seen) {
+        return Ok(None);
+    }
+    Ok(table.get(key)?.filter(silent))
 }

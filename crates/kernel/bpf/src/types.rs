@@ -1,9 +1,10 @@
 //! Slots, hooks and the state of a PU.
 
 use std::fmt;
+use std::time::Duration;
 
 use trireme_bpf_abi as abi;
-use trireme_bpf_abi::Counter;
+use trireme_bpf_abi::{Counter, pu_flag};
 
 /// Number by which the maps know a PU; below 2^31.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,6 +45,29 @@ pub enum OtherProtocols {
     Allow,
 }
 
+/// What happens to packets that need the agent's judgement while it is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum FailMode {
+    /// They are dropped and counted.
+    #[default]
+    Closed,
+    /// The same, but tokens that were valid at the agent's last sign of life count as valid for this long behind it.
+    LastKnown(Duration),
+    /// They pass.
+    Open,
+}
+
+/// A token of a PU's own; its bytes are in [`own_token_insert`](crate::Plane::own_token_insert).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OwnTokenState {
+    /// Its id.
+    pub token: [u8; 16],
+    /// Name of the agreement key in it.
+    pub key: [u8; 16],
+    /// It is not used behind this time; nanoseconds of the wall clock.
+    pub until_wall_nanos: u64,
+}
+
 /// State of a PU in the maps; can be changed at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct PuState {
@@ -53,6 +77,12 @@ pub struct PuState {
     pub mode: Mode,
     /// What happens to other protocols.
     pub other_protocols: OtherProtocols,
+    /// Handshakes of known identities stay in the kernel.
+    pub fast: bool,
+    /// What happens while the agent is away.
+    pub fail: FailMode,
+    /// Its tokens, newest first.
+    pub own: [Option<OwnTokenState>; 2],
 }
 
 impl PuState {
@@ -65,7 +95,22 @@ impl PuState {
             OtherProtocols::Deny => 0,
             OtherProtocols::Allow => 1,
         };
-        abi::Pu { slot: slot.0, epoch: self.epoch, mode, other, pad: [0; 2], ifindex }
+        let (fail, fail_nanos) = match self.fail {
+            FailMode::Closed => (0, 0),
+            FailMode::LastKnown(time) => (1, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+            FailMode::Open => (2, 0),
+        };
+        abi::Pu {
+            slot: slot.0,
+            epoch: self.epoch,
+            mode,
+            other,
+            fail,
+            flags: if self.fast { pu_flag::FAST } else { 0 },
+            ifindex,
+            fail_nanos,
+            own: self.own.map(OwnTokenState::to_abi),
+        }
     }
 
     pub(crate) fn from_abi(pu: &abi::Pu) -> Self {
@@ -73,7 +118,29 @@ impl PuState {
             epoch: pu.epoch,
             mode: if pu.mode == 1 { Mode::Off } else { Mode::Enforce },
             other_protocols: if pu.other == 1 { OtherProtocols::Allow } else { OtherProtocols::Deny },
+            fast: pu.flags & pu_flag::FAST != 0,
+            fail: match pu.fail {
+                1 => FailMode::LastKnown(Duration::from_nanos(pu.fail_nanos)),
+                2 => FailMode::Open,
+                _ => FailMode::Closed,
+            },
+            own: pu.own.map(|own| OwnTokenState::from_abi(&own)),
         }
+    }
+}
+
+impl OwnTokenState {
+    fn to_abi(own: Option<Self>) -> abi::Own {
+        own.map_or_else(abi::Own::default, |own| abi::Own {
+            token: own.token,
+            key: own.key,
+            until: own.until_wall_nanos,
+        })
+    }
+
+    fn from_abi(own: &abi::Own) -> Option<Self> {
+        let abi::Own { token, key, until } = *own;
+        (token != [0; 16]).then_some(Self { token, key, until_wall_nanos: until })
     }
 }
 
@@ -97,6 +164,23 @@ impl CounterSet {
     pub(crate) fn add(&mut self, cpu: &abi::Counters) {
         for (sum, value) in self.value.iter_mut().zip(cpu.value) {
             *sum = sum.wrapping_add(value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_survives_the_way_into_the_map_and_back() {
+        let own = OwnTokenState { token: [1; 16], key: [2; 16], until_wall_nanos: 3 };
+        for fail in [FailMode::Closed, FailMode::LastKnown(Duration::from_secs(60)), FailMode::Open] {
+            for own in [[None; 2], [Some(own), None], [Some(own); 2]] {
+                let state = PuState { epoch: 7, fast: true, fail, own, ..PuState::default() };
+
+                assert_eq!(PuState::from_abi(&state.to_abi(Slot(1), 2)), state);
+            }
         }
     }
 }

@@ -3,11 +3,12 @@
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
-use futures_util::TryStreamExt as _;
-use rtnetlink::packet_core::ErrorMessage;
-use rtnetlink::packet_route::AddressFamily;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use rtnetlink::packet_core::{ErrorMessage, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage};
-use rtnetlink::packet_route::tc::{TcAttribute, TcHandle};
+use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
+use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use tokio::runtime::{Builder, Runtime};
 
@@ -28,10 +29,25 @@ pub struct Link {
     pub lower: Option<u32>,
     /// True if that device is in another namespace.
     pub lower_elsewhere: bool,
+    /// The number that the link's namespace has given to that namespace.
+    pub lower_namespace: Option<i32>,
     /// Hardware address, as long as the device says.
     pub address: Vec<u8>,
     /// Largest packet.
     pub mtu: u32,
+}
+
+/// A filter on a clsact hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// True on the ingress hook.
+    pub ingress: bool,
+    /// Its place in the chain; the lowest is first.
+    pub priority: u16,
+    /// Its number at that place.
+    pub handle: u32,
+    /// Number of its BPF program, if it has one.
+    pub program: Option<u32>,
 }
 
 /// A netlink connection into the namespace in which it was opened.
@@ -155,21 +171,46 @@ impl Links {
         self.runtime.block_on(request.execute()).map_err(|error| refused("delete", &name, error))
     }
 
-    /// Number of filters on the clsact hooks of a link.
+    /// Returns the filters on the clsact hooks of a link.
     ///
     /// # Errors
     /// [`LinkError::Refused`] if the kernel refuses.
-    pub fn clsact_filters(&self, index: u32) -> Result<usize, LinkError> {
+    pub fn clsact_filters(&self, index: u32) -> Result<Vec<Filter>, LinkError> {
         let name = format!("filters of #{index}");
         let Ok(signed) = i32::try_from(index) else { return Err(LinkError::Absent(name)) };
-        let mut total = 0;
+        let mut all = Vec::new();
         let get = || self.handle.traffic_filter(signed).get();
-        for request in [get().ingress(), get().egress()] {
+        for (ingress, request) in [(true, get().ingress()), (false, get().egress())] {
             let found: Result<Vec<_>, _> = self.runtime.block_on(request.execute().try_collect());
             let found = found.map_err(|error| refused("list", &name, error))?;
-            total += found.iter().filter(|filter| filter.header.handle != TcHandle::UNSPEC).count();
+            let real = found.iter().filter(|filter| filter.header.handle != TcHandle::UNSPEC);
+            all.extend(real.map(|filter| filter_of(filter, ingress)));
         }
-        Ok(total)
+        Ok(all)
+    }
+
+    /// Returns the number that the namespace of this connection has given to another one; None if it has not.
+    ///
+    /// # Errors
+    /// [`LinkError::Refused`] if the kernel refuses.
+    pub fn number_of(&self, namespace: &Namespace) -> Result<Option<i32>, LinkError> {
+        let mut question = NsidMessage::default();
+        let fd = u32::try_from(namespace.as_fd().as_raw_fd()).unwrap_or(u32::MAX);
+        question.attributes = vec![NsidAttribute::Fd(fd)];
+        let mut message = NetlinkMessage::from(RouteNetlinkMessage::GetNsId(question));
+        message.header.flags = NLM_F_REQUEST;
+        let name = namespace.id().to_string();
+        let failed = |error| refused("find", &name, error);
+        let mut answers = self.handle.clone().request(message).map_err(failed)?;
+        while let Some(answer) = self.runtime.block_on(answers.next()) {
+            if let NetlinkPayload::Error(error) = answer.payload {
+                return Err(failed(rtnetlink::Error::NetlinkError(error)));
+            }
+            if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(answer)) = answer.payload {
+                return Ok(answer.attributes.iter().find_map(number));
+            }
+        }
+        Ok(None)
     }
 
     fn one(&self, request: rtnetlink::LinkGetRequest, name: &str) -> Result<Link, LinkError> {
@@ -251,6 +292,32 @@ fn refused(verb: &'static str, name: &str, error: rtnetlink::Error) -> LinkError
     }
 }
 
+/// The number in an answer; -1 says that there is none.
+fn number(attribute: &NsidAttribute) -> Option<i32> {
+    let NsidAttribute::Id(number) = attribute else { return None };
+    Some(*number).filter(|number| *number >= 0)
+}
+
+fn program(option: &TcOption) -> Option<u32> {
+    let TcOption::Bpf(TcFilterBpfOption::ProgId(id)) = option else { return None };
+    Some(*id)
+}
+
+fn filter_of(message: &TcMessage, ingress: bool) -> Filter {
+    let program = message.attributes.iter().find_map(|attribute| {
+        let TcAttribute::Options(options) = attribute else { return None };
+        options.iter().find_map(program)
+    });
+    let TcHandle { major, minor } = message.header.handle;
+    Filter {
+        ingress,
+        // The priority is in the high half.
+        priority: u16::try_from(message.header.info >> 16).unwrap_or(0),
+        handle: u32::from(major) << 16 | u32::from(minor),
+        program,
+    }
+}
+
 fn link_of(message: &LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
@@ -260,6 +327,7 @@ fn link_of(message: &LinkMessage) -> Link {
         veth: false,
         lower: None,
         lower_elsewhere: false,
+        lower_namespace: None,
         address: Vec::new(),
         mtu: 0,
     };
@@ -268,7 +336,8 @@ fn link_of(message: &LinkMessage) -> Link {
             link.name.clone_from(name);
         } else if let LinkAttribute::Link(index) = attribute {
             link.lower = Some(*index);
-        } else if let LinkAttribute::LinkNetNsId(_) = attribute {
+        } else if let LinkAttribute::LinkNetNsId(number) = attribute {
+            link.lower_namespace = Some(*number);
             link.lower_elsewhere = true;
         } else if let LinkAttribute::Address(address) = attribute {
             link.address.clone_from(address);

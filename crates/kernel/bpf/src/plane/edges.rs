@@ -1,14 +1,14 @@
 //! Attaching, updating, adopting and detaching PUs.
 
-use std::path::Path;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use aya::Ebpf;
-use trireme_bpf_abi::{self as abi, EdgeRecord, LIMIT_WINDOW_NANOS, edge_flag};
+use trireme_bpf_abi::{self as abi, EdgeRecord, edge_flag};
 use trireme_netns::{Link, LinkError, Links, Namespace};
 
 use super::{Attached, Plane};
-use crate::attach::{Attachment, ensure_clsact};
+use crate::attach::{Attachment, HOOKS, ensure_clsact};
 use crate::cleanup::detach_record;
 use crate::edge::{edge_key, from_record, namespace_of, to_record};
 use crate::error::Cause;
@@ -17,12 +17,13 @@ use crate::inject::Injector;
 use crate::object::{self, Constants};
 use crate::reinject::Port;
 use crate::socket::PacketSocket;
-use crate::{
-    AttachError, AttachMethod, DetachError, Edge, Hook, OpenError, PlaneError, PuState, Slot, probe,
-};
+use crate::{AttachError, AttachMethod, DetachError, Edge, OpenError, PlaneError, PuState, Slot, probe, sys};
 
 /// Kinds of limits in the order of the numbers of `limit_kind` in abi.h.
-const LIMIT_KINDS: u64 = 3;
+const LIMIT_KINDS: u64 = 4;
+
+/// Roles in the order of the numbers of `role` in handshake_abi.h.
+const ROLES: u64 = 2;
 
 impl Plane {
     /// Attaches a PU: from the return on, nothing of it passes that the maps do not allow.
@@ -92,6 +93,14 @@ impl Plane {
         }
         self.forget_maps(slot, attached.flags, attached.ifindex, &mut problems);
         let namespace = attached.namespace;
+        // Links whose pins someone removed.
+        for link in attached.on.iter().flatten().filter_map(|on| on.link.as_ref()) {
+            if let Err(error) = sys::detach(link.as_fd())
+                && error.raw_os_error() != Some(libc::ENOLINK)
+            {
+                problems.push(error.into());
+            }
+        }
         drop(attached);
         if namespace != self.home.id() && !self.edges.values().any(|other| other.namespace == namespace) {
             self.injectors.remove(&namespace);
@@ -102,10 +111,8 @@ impl Plane {
 
     /// Takes over what is recorded in the maps; what cannot be taken over is closed for good or gone.
     pub(super) fn adopt(&mut self) -> Result<(), OpenError> {
-        let keys: Vec<[u8; 4]> = self.maps.edges.keys().collect::<Result<_, _>>()?;
-        for key in keys {
+        for (key, record) in self.maps.edges.entries()? {
             let slot = Slot(u32::from_ne_bytes(key));
-            let Some(record) = self.maps.edges.get(&key)? else { continue };
             if let Err(error) = self.adopt_one(slot, &record) {
                 tracing::warn!(%slot, %error, "recorded edge is gone or cannot be adopted");
                 self.drop_record(slot, &record);
@@ -151,7 +158,7 @@ impl Plane {
         self.attach_programs(slot, &namespace)
     }
 
-    fn namespace_of_edge(&self, edge: &Edge) -> Result<Namespace, AttachError> {
+    pub(super) fn namespace_of_edge(&self, edge: &Edge) -> Result<Namespace, AttachError> {
         let Edge::Namespace { path, .. } = edge else {
             return Ok(self.home.duplicate()?);
         };
@@ -197,6 +204,7 @@ impl Plane {
             namespace: namespace.id(),
             mtu: link.mtu,
             state,
+            on: [None, None],
             socket,
             to_pu,
             to_network,
@@ -229,31 +237,39 @@ impl Plane {
             self.config.limits.from_pu_per_sec,
             self.config.limits.to_pu_per_sec,
             self.config.limits.icmp_per_sec,
+            self.config.limits.unknown_per_sec,
         ];
         for (kind, per_sec) in (0..LIMIT_KINDS).zip(limits) {
-            let max = (per_sec.saturating_mul(LIMIT_WINDOW_NANOS) / 1_000_000_000).max(1);
+            let max = object::per_window(per_sec);
             self.maps.limits.insert(&limit_key(slot, kind), &abi::Limit { max, ..abi::Limit::default() })?;
+        }
+        for role in 0..ROLES {
+            // What is unfinished stays counted when a PU is taken over.
+            let old = self.maps.quotas.get(&quota_key(slot, role))?.unwrap_or_default();
+            let quota = abi::Quota { max: self.config.limits.half_open, ..old };
+            self.maps.quotas.insert(&quota_key(slot, role), &quota)?;
         }
         self.maps.counters.ensure(slot.0)?;
         self.maps.edges.insert(&slot.0.to_ne_bytes(), &attached.record())?;
         self.maps.pus.insert(&key, &attached.state.to_abi(slot, attached.ifindex))
     }
 
-    fn attach_programs(&mut self, slot: Slot, namespace: &Namespace) -> Result<(), AttachError> {
+    pub(super) fn attach_programs(&mut self, slot: Slot, namespace: &Namespace) -> Result<(), AttachError> {
         let Self { edges, maps, pins, programs, config, .. } = self;
         let Some(attached) = edges.get_mut(&slot) else { return Ok(()) };
-        let failed = |source| program_error("the programs", &attached.edge, source);
+        let edge = attached.edge.clone();
+        let failed = |source| program_error("the programs", &edge, source);
         let mut own;
-        let object: &mut Ebpf = match &attached.edge {
+        let object: &mut Ebpf = match &edge {
             Edge::Interface(_) => programs,
             Edge::Namespace { .. } => {
                 let edge_key = edge_key(attached.flags, slot, attached.ifindex);
                 let constants = Constants { edge_key, ..Constants::default() };
-                own = object::load(pins, &config.sizes, constants).map_err(failed)?;
+                own = object::load(pins, config, constants).map_err(failed)?;
                 &mut own
             }
         };
-        let name = device(&attached.edge).to_owned();
+        let name = device(&edge).to_owned();
         if attached.flags & edge_flag::CLSACT != 0 {
             let created = namespace.run(|| ensure_clsact(&name, attached.ifindex))?.map_err(failed)?;
             if created {
@@ -261,15 +277,14 @@ impl Plane {
                 maps.edges.insert(&slot.0.to_ne_bytes(), &attached.record())?;
             }
         }
-        let (from, to) = (pins.link(slot, Hook::FromPu), pins.link(slot, Hook::ToPu));
         let (ifindex, flags) = (attached.ifindex, attached.flags);
-        let on = |hook, pin: &Path, object: &mut Ebpf| {
-            Attachment { name: &name, ifindex, flags, hook, pin }.attach(object)
-        };
-        namespace.run(|| {
-            on(Hook::ToPu, &to, object)?;
-            on(Hook::FromPu, &from, object)
-        })?
+        for (hook, on) in HOOKS.into_iter().zip(&mut attached.on) {
+            let pin = pins.link(slot, hook);
+            let held = on.as_ref().and_then(|on| on.link.as_ref());
+            let attachment = Attachment { name: &name, ifindex, flags, hook, pin: &pin, held };
+            *on = Some(namespace.run(|| attachment.attach(object))??);
+        }
+        Ok(())
     }
 
     fn forget_maps(&mut self, slot: Slot, flags: u32, ifindex: u32, problems: &mut Vec<Cause>) {
@@ -284,17 +299,23 @@ impl Plane {
         for kind in 0..LIMIT_KINDS {
             note(maps.limits.remove(&limit_key(slot, kind)).map(drop));
         }
-        note(maps.counters.remove(slot.0));
-        for table in [&mut maps.connections, &mut maps.closing] {
-            let keys: Result<Vec<_>, _> = table.keys().collect();
-            match keys {
-                Err(error) => note(Err(error)),
-                Ok(keys) => {
-                    let own = |key: &&[u8; 40]| key.starts_with(&slot.0.to_ne_bytes());
-                    keys.iter().filter(own).for_each(|key| note(table.remove(key).map(drop)));
-                }
-            }
+        for role in 0..ROLES {
+            note(maps.quotas.remove(&quota_key(slot, role)).map(drop));
         }
+        note(maps.counters.remove(slot.0));
+        let number = slot.0.to_ne_bytes();
+        note(maps.connections.forget(|key| key.starts_with(&number)));
+        note(maps.closing.forget(|key| key.starts_with(&number)));
+        // The next PU of this slot may have the same epoch.
+        note(maps.verdicts.forget(|key| key.starts_with(&number)));
+        note(maps.destinations.forget(|key| key.starts_with(&number)));
+        note(maps.refusals.forget(|key| key.starts_with(&number)));
+        note(maps.opening.forget(|key| key.starts_with(&number)));
+        note(maps.answering.forget(|key| key.starts_with(&number)));
+        for events in &mut maps.events {
+            note(events.forget(|key| key.starts_with(&number)));
+        }
+        note(maps.reasons.forget(|key| u64::from_ne_bytes(*key) >> 32 == u64::from(slot.0)));
     }
 }
 
@@ -324,4 +345,8 @@ fn program_error(what: &'static str, edge: &Edge, source: Cause) -> AttachError 
 
 fn limit_key(slot: Slot, kind: u64) -> [u8; 8] {
     (u64::from(slot.0) * 4 + kind).to_ne_bytes()
+}
+
+fn quota_key(slot: Slot, role: u64) -> [u8; 8] {
+    (u64::from(slot.0) * ROLES + role).to_ne_bytes()
 }

@@ -57,7 +57,7 @@ impl Bench {
     }
 
     fn counts(&self) -> (usize, usize) {
-        self.plane.connection_count().unwrap()
+        self.plane.count_connections().unwrap()
     }
 }
 

@@ -210,6 +210,7 @@ pub(crate) fn entry(epoch: u32) -> Connection {
         proof_seq: 1000,
         proof_mac: [9; 16],
         confirmed: true,
+        syn_ack: 0,
         data_seen: false,
     }
 }
@@ -229,6 +230,7 @@ pub(crate) struct Seen {
 pub(crate) fn take(plane: &mut Plane, wanted: usize) -> Vec<Seen> {
     let mut seen = Vec::new();
     for _ in 0..200 {
+        plane.beat().unwrap();
         plane.poll(Some(Duration::from_millis(10))).unwrap();
         plane.drain(1024, |punt| {
             // Multicast chatter of the stacks is not TCP and never here.
@@ -292,6 +294,7 @@ fn pass_all(mut plane: Plane, stopped: &Receiver<()>, log: &Mutex<Vec<(Hook, Pun
     use std::sync::mpsc::TryRecvError;
     let mut batch = Vec::new();
     while stopped.try_recv() != Err(TryRecvError::Disconnected) {
+        plane.beat().unwrap();
         let mut seen = Vec::new();
         let count = plane.drain(256, |punt| {
             seen.push((punt.hook, punt.reason, punt.gso_size.is_some()));

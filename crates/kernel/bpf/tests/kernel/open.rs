@@ -85,7 +85,9 @@ fn edge_that_is_gone_is_not_adopted_and_leaves_nothing() {
     let plane = lab.open();
 
     assert_eq!(plane.edges(), []);
-    let links = Path::new("/sys/fs/bpf/trireme").join(&lab.instance).join("v1/links");
+    let links = Path::new("/sys/fs/bpf/trireme")
+        .join(&lab.instance)
+        .join(format!("v{}/links", trireme_bpf_abi::ABI_VERSION));
     assert_eq!(std::fs::read_dir(links).unwrap().count(), 0);
 }
 
@@ -97,7 +99,7 @@ fn pins_of_another_abi_version_are_refused_and_not_touched() {
 
     let opened = lab.node.run(|| Plane::open(lab.config())).unwrap();
 
-    assert!(matches!(&opened, Err(OpenError::OtherAbi { found, .. }) if found == "999"), "{opened:?}");
+    assert!(matches!(&opened, Err(OpenError::OtherAbi { found, .. }) if *found == 999), "{opened:?}");
     assert!(other.exists());
     let report = Plane::cleanup("/sys/fs/bpf".as_ref(), &lab.instance).unwrap();
     assert_eq!(report.detached, []);

@@ -1,0 +1,213 @@
+//! Handshakes that the programs began and hand over with a packet.
+
+use std::fmt;
+
+use trireme_bpf_abi as abi;
+use trireme_bpf_abi::{answering_state, opening_state, punt_flag};
+use zerocopy::{FromBytes as _, IntoBytes as _};
+
+/// A handshake that the programs cannot go on with; they have forgotten it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HalfOpen {
+    /// The unit is the initiator.
+    Opening(OpeningState),
+    /// The unit is the responder.
+    Answering(AnsweringState),
+}
+
+/// One party's token and nonce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartyState {
+    /// Id of its token.
+    pub token: [u8; 16],
+    /// Its nonce.
+    pub nonce: [u8; 16],
+}
+
+/// An initiator's handshake.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct OpeningState {
+    /// Sequence number of the SYN.
+    pub isn: u32,
+    /// The unit's epoch then.
+    pub epoch: u32,
+    /// How many SYNs have left.
+    pub syns: u8,
+    /// Hop limit of the SYN.
+    pub hop_limit: u8,
+    /// Traffic class of the SYN.
+    pub traffic_class: u8,
+    /// Our token and nonce.
+    pub own: PartyState,
+    /// Name of the agreement key in our token.
+    pub own_key: [u8; 16],
+    /// The responder's, once it was authenticated and authorized: the connection is in the table then.
+    pub peer: Option<PartyState>,
+    tcp: [u8; 60],
+    tcp_len: usize,
+}
+
+/// A responder's handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnsweringState {
+    /// Sequence number of the initiator's SYN.
+    pub isn: u32,
+    /// The unit's epoch then.
+    pub epoch: u32,
+    /// Whether the initiator is known to hold our token.
+    pub holds: bool,
+    /// Number of the rule that accepted, 0 for none.
+    pub rule: u16,
+    /// Sequence number of the unit's SYN-ACK, once it has left.
+    pub syn_ack: Option<u32>,
+    /// The initiator's place.
+    pub peer_slot: u32,
+    /// The generation of that place.
+    pub peer_generation: u32,
+    /// Our token and nonce.
+    pub own: PartyState,
+    /// Name of the agreement key in our token.
+    pub own_key: [u8; 16],
+    /// The initiator's.
+    pub peer: PartyState,
+    /// Name of the agreement key in the initiator's token.
+    pub peer_key: [u8; 16],
+}
+
+impl HalfOpen {
+    /// Reads what a punt record carries.
+    pub(crate) fn from_abi(flags: u8, half_open: &abi::Opening) -> Option<Self> {
+        if flags & punt_flag::HAS_OPENING != 0 {
+            return OpeningState::from_abi(half_open).map(Self::Opening);
+        }
+        if flags & punt_flag::HAS_ANSWERING != 0 {
+            let (answering, _) = abi::Answering::read_from_prefix(half_open.as_bytes()).ok()?;
+            return Some(Self::Answering(AnsweringState::from_abi(&answering)));
+        }
+        None
+    }
+}
+
+impl OpeningState {
+    /// The TCP header of the unit's SYN, options included, without identity.
+    pub fn tcp(&self) -> &[u8] {
+        self.tcp.get(..self.tcp_len).unwrap_or_default()
+    }
+
+    /// None for a handshake that was the engine's all along.
+    fn from_abi(opening: &abi::Opening) -> Option<Self> {
+        let peer = match opening.state {
+            opening_state::SYN_SENT => None,
+            opening_state::PROVING => {
+                Some(PartyState { token: opening.peer_token, nonce: opening.peer_nonce })
+            }
+            _ => return None,
+        };
+        Some(Self {
+            isn: opening.isn,
+            epoch: opening.epoch,
+            syns: opening.syns,
+            hop_limit: opening.hop_limit,
+            traffic_class: opening.traffic_class,
+            own: PartyState { token: opening.own_token, nonce: opening.own_nonce },
+            own_key: opening.own_key,
+            peer,
+            tcp: opening.tcp,
+            tcp_len: usize::try_from(opening.tcp_len).ok()?.min(opening.tcp.len()),
+        })
+    }
+}
+
+impl fmt::Debug for OpeningState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpeningState")
+            .field("isn", &self.isn)
+            .field("syns", &self.syns)
+            .field("own", &self.own)
+            .field("peer", &self.peer)
+            .field("tcp", &self.tcp())
+            .finish_non_exhaustive()
+    }
+}
+
+impl AnsweringState {
+    fn from_abi(answering: &abi::Answering) -> Self {
+        let left = answering.state == answering_state::SYN_ACK_SENT;
+        Self {
+            isn: answering.isn,
+            epoch: answering.epoch,
+            holds: answering.holds != 0,
+            rule: answering.rule,
+            syn_ack: left.then_some(answering.syn_ack),
+            peer_slot: answering.peer_slot,
+            peer_generation: answering.peer_generation,
+            own: PartyState { token: answering.own_token, nonce: answering.own_nonce },
+            own_key: answering.own_key,
+            peer: PartyState { token: answering.peer_token, nonce: answering.peer_nonce },
+            peer_key: answering.peer_key,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn opening_is_read_with_its_header_and_its_peer_only_when_proving() {
+        let mut entry = abi::Opening {
+            isn: 7,
+            tcp_len: 24,
+            own_token: [1; 16],
+            peer_token: [2; 16],
+            ..Default::default()
+        };
+        entry.tcp = [9; 60];
+
+        let Some(HalfOpen::Opening(sent)) = HalfOpen::from_abi(punt_flag::HAS_OPENING, &entry) else {
+            unreachable!()
+        };
+        assert_eq!((sent.isn, sent.tcp().len(), sent.own.token, sent.peer), (7, 24, [1; 16], None));
+
+        entry.state = opening_state::PROVING;
+        let Some(HalfOpen::Opening(proving)) = HalfOpen::from_abi(punt_flag::HAS_OPENING, &entry) else {
+            unreachable!()
+        };
+        assert_eq!(proving.peer.unwrap().token, [2; 16]);
+        entry.state = opening_state::ELSEWHERE;
+        assert_eq!(HalfOpen::from_abi(punt_flag::HAS_OPENING, &entry), None);
+        assert_eq!(HalfOpen::from_abi(0, &entry), None);
+    }
+
+    #[test]
+    fn header_longer_than_any_is_cut() {
+        let entry = abi::Opening { tcp_len: u32::MAX, ..Default::default() };
+
+        let Some(HalfOpen::Opening(opening)) = HalfOpen::from_abi(punt_flag::HAS_OPENING, &entry) else {
+            unreachable!()
+        };
+        assert_eq!(opening.tcp().len(), 60);
+    }
+
+    #[test]
+    fn answering_is_read_from_the_same_place() {
+        let answering = abi::Answering {
+            isn: 3,
+            state: answering_state::SYN_ACK_SENT,
+            holds: 1,
+            syn_ack: 8,
+            peer_nonce: [4; 16],
+            ..Default::default()
+        };
+        let mut record = abi::Opening::default();
+        let bytes = record.as_mut_bytes();
+        bytes.get_mut(..160).unwrap().copy_from_slice(answering.as_bytes());
+
+        let Some(HalfOpen::Answering(state)) = HalfOpen::from_abi(punt_flag::HAS_ANSWERING, &record) else {
+            unreachable!()
+        };
+        assert_eq!((state.isn, state.holds, state.syn_ack, state.peer.nonce), (3, true, Some(8), [4; 16]));
+    }
+}
