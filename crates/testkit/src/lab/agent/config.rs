@@ -25,6 +25,10 @@ pub struct AgentConfig {
     pub lifetime_secs: u64,
     /// `error` to `trace`; tests read the log, benchmarks must not pay for it.
     pub log_level: &'static str,
+    /// More lines of the section `[enforcement]`.
+    pub enforcement: String,
+    /// More lines at the end of the file, sections that are not written otherwise.
+    pub more: String,
     /// The policy file's text.
     pub policy: String,
     /// Workloads with their tags.
@@ -85,6 +89,8 @@ impl AgentConfig {
             strict_identity: false,
             lifetime_secs: 600,
             log_level: "debug",
+            enforcement: String::new(),
+            more: String::new(),
             policy: policy.to_owned(),
             pus: Vec::new(),
         }
@@ -115,6 +121,8 @@ impl AgentConfig {
             strict_identity,
             lifetime_secs,
             log_level,
+            enforcement,
+            more,
             policy: _,
             pus,
         } = self;
@@ -123,8 +131,8 @@ impl AgentConfig {
              [datapath]\nkind = \"bpf\"\ninstance = {}\nbpffs = {}\n\n\
              [token]\nencoding = {}\nlifetime_secs = {lifetime_secs}\n\n\
              [enforcement]\nauthorization = {}\nrefusal = {}\nother_protocols = {}\n\
-             strict_identity = {strict_identity}\n\n\
-             [policy]\nfile = \"policy.yaml\"\n\n[log]\nlevel = \"{log_level}\"\n\n{}",
+             strict_identity = {strict_identity}\n{enforcement}\n\
+             [policy]\nfile = \"policy.yaml\"\n\n[log]\nlevel = \"{log_level}\"\n\n{}\n{more}",
             quote(node),
             quote(instance),
             quote_path(bpffs),

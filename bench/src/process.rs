@@ -1,0 +1,51 @@
+//! What the system says about a process: memory, processor time, BPF objects that it holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Context;
+
+/// Resident memory in KiB.
+pub(crate) fn resident_kib(process: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{process}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    field(&text, "VmRSS:").context("no VmRSS")
+}
+
+/// Processor time used so far, of all threads that still live.
+pub(crate) fn cpu_time(process: u32) -> anyhow::Result<Duration> {
+    let path = format!("/proc/{process}/task");
+    let threads = fs::read_dir(&path).with_context(|| format!("reading {path}"))?;
+    let nanos = threads.flatten().filter_map(|thread| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Ok(Duration::from_nanos(nanos.sum()))
+}
+
+/// Ids of the BPF programs that a process holds.
+pub(crate) fn bpf_programs(process: u32) -> anyhow::Result<BTreeSet<u64>> {
+    Ok(descriptors(process)?.iter().filter_map(|text| field(text, "prog_id:")).collect())
+}
+
+/// Bytes of the BPF maps that a process holds, each counted once.
+pub(crate) fn bpf_map_bytes(process: u32) -> anyhow::Result<u64> {
+    let sizes: BTreeMap<u64, u64> = descriptors(process)?
+        .iter()
+        .filter_map(|text| Some((field(text, "map_id:")?, field(text, "memlock:")?)))
+        .collect();
+    Ok(sizes.values().sum())
+}
+
+/// The descriptions of all open files; one that has been closed meanwhile is left out.
+fn descriptors(process: u32) -> anyhow::Result<Vec<String>> {
+    let path = format!("/proc/{process}/fdinfo");
+    let entries = fs::read_dir(&path).with_context(|| format!("reading {path}"))?;
+    Ok(entries.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect())
+}
+
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
