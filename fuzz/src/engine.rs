@@ -63,7 +63,7 @@ impl Node {
         for unit in
             [spec(CLIENT, "frontend", PuPolicy::unrestricted()), spec(SERVER, "backend", frontends_only())]
         {
-            engine.upsert_pu(unit, now).expect("a unit");
+            engine.upsert_pu(unit, now, &mut Vec::new()).expect("a unit");
         }
         Self { engine, verifier, table: BTreeMap::new(), now }
     }
@@ -78,7 +78,16 @@ impl Node {
     /// Hands one packet to the engine and gives back what went on from there.
     pub fn handle(&mut self, pu: PuSlot, hook: Hook, bytes: &[u8]) -> Vec<Vec<u8>> {
         let connection = key(pu, hook, bytes).and_then(|key| self.table.get(&key).copied());
-        let packet = Packet { pu, hook, bytes: bytes.to_vec(), gso_size: None, connection, token: 7 };
+        let packet = Packet {
+            pu,
+            hook,
+            bytes: bytes.to_vec(),
+            gso_size: None,
+            connection,
+            half_open: None,
+            renewal: false,
+            token: 7,
+        };
         let before: u64 = self.engine.stats().reasons.values().sum();
         let mut effects = Vec::new();
         let verdict = self.engine.handle_packet(packet, self.now, &mut effects);
@@ -113,7 +122,7 @@ impl Node {
                 }
                 Effect::Install(key, entry) => drop(self.table.insert(key, entry)),
                 Effect::Remove(key) => drop(self.table.remove(&key)),
-                Effect::Record(_) | Effect::ForgetConntrack(_) => {}
+                Effect::Record(_) | Effect::Teach(_) | Effect::ForgetConntrack(_) => {}
             }
         }
         sent

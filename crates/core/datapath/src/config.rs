@@ -40,6 +40,8 @@ pub struct EngineConfig {
     pub tokens: usize,
     /// Peers whose claims are kept for judging live connections again; default 16,384.
     pub peers: usize,
+    /// Initiators whose refusal was taught to the back end, so that its events name them; default 4,096.
+    pub refused_peers: usize,
     /// Pair keys in the cache; default 16,384.
     pub pair_keys: usize,
     /// Destinations remembered as known nodes or as hostile paths; default 16,384 each.
@@ -89,6 +91,7 @@ impl Default for EngineConfig {
             sources: 16_384,
             tokens: 16_384,
             peers: 16_384,
+            refused_peers: 4096,
             pair_keys: 16_384,
             destinations: 16_384,
             hostile_timeout: Duration::from_mins(10),

@@ -17,7 +17,7 @@ use trireme_token::{
 use trireme_wire::tcp::Segment;
 
 use crate::{
-    Effect, EngineConfig, EngineError, EngineStats, Hook, Packet, PuError, PuSpec, Secrets, Verdict,
+    Effect, EngineConfig, EngineError, EngineStats, Hook, KeyName, Packet, PuError, PuSpec, Secrets, Verdict,
 };
 
 mod authenticate;
@@ -29,6 +29,7 @@ mod egress_syn;
 mod egress_syn_ack;
 mod emit;
 mod established;
+mod event;
 mod handshake;
 mod icmp_error;
 mod ingress_segment;
@@ -37,15 +38,23 @@ mod ingress_syn_ack;
 mod jobs;
 mod lifecycle;
 mod parse;
+mod peers;
 mod persist;
 mod record;
 mod refuse;
+mod remembered;
+mod renew;
+mod revoke;
+mod teach;
 mod timeout;
 
 use handshake::Handshake;
 use jobs::Jobs;
 use parse::Parsed;
+use peers::Peers;
 use refuse::Refused;
+
+pub use remembered::PeersError;
 
 /// Decides about the packets of every processing unit of a node.
 #[derive(Debug)]
@@ -61,7 +70,8 @@ pub struct Engine {
     held: HeldQueue<Packet>,
     jobs: Jobs,
     tokens: TokenCache,
-    peers: SlotTable<TokenId, Arc<Verified>>,
+    peers: Peers,
+    refused: SlotTable<TokenId, Arc<Verified>>,
     pair_keys: BoundedMap<(AgreementPublic, AgreementPublic, Role), Arc<PairKeys>>,
     known: BoundedMap<Destination, Known>,
     hostile: BoundedMap<Destination, Instant>,
@@ -80,12 +90,15 @@ pub(crate) type Unit = PuSpec;
 /// Where a unit connects to.
 type Destination = (PuSlot, (std::net::IpAddr, u16));
 
-/// A destination behind which a node is known.
+/// A destination at which identity was shown with success.
 #[derive(Clone, Debug)]
 struct Known {
-    peer: Arc<Verified>,
-    /// The token of ours that the node held last.
+    /// The node behind it, where nothing translates the address.
+    peer: Option<Arc<Verified>>,
+    /// The token of ours that worked last there.
     holds: TokenId,
+    /// Behind a service: the newest agreement key of ours that was tried.
+    tried_key: Option<KeyName>,
 }
 
 /// The packet under judgement and what is known about it.
@@ -142,7 +155,8 @@ impl Engine {
             held: HeldQueue::new(config.held),
             jobs: Jobs::new(config.verifications, config.parked_packets),
             tokens: TokenCache::new(tokens),
-            peers: SlotTable::new(config.peers),
+            peers: Peers::new(config.peers),
+            refused: SlotTable::new(config.refused_peers),
             pair_keys: BoundedMap::new(config.pair_keys),
             known: BoundedMap::new(config.destinations),
             hostile: BoundedMap::new(config.destinations),
@@ -219,8 +233,12 @@ impl Engine {
     }
 
     fn count(&mut self, slot: PuSlot, reason: Reason) {
+        self.count_many(slot, reason, 1);
+    }
+
+    fn count_many(&mut self, slot: PuSlot, reason: Reason, count: u64) {
         let counter = self.counters.entry((slot, reason)).or_insert(0);
-        *counter = counter.saturating_add(1);
+        *counter = counter.saturating_add(count);
     }
 
     /// A picture of counters and table sizes.

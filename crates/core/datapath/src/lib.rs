@@ -15,7 +15,7 @@ mod unit;
 mod verify;
 
 pub use config::{EngineConfig, EngineError, KnownTokens, Secrets};
-pub use engine::Engine;
+pub use engine::{Engine, PeersError};
 pub use lesson::{BackendEvent, HalfOpenEntry, KeyName, Lesson, OwnAttachment, Party, PeerPlace, SynHeader};
 pub use packet::{Effect, Hook, Packet, Toward, Verdict};
 pub use stats::EngineStats;

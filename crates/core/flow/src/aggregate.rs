@@ -170,6 +170,8 @@ mod tests {
             rule_number: None,
             reason: Reason::Stray,
             explanation: None,
+            event: crate::FlowEvent::Decision,
+            traffic: None,
             count: 0,
             first_seen: WallTime(0),
             last_seen: WallTime(0),

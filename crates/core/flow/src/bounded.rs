@@ -1,4 +1,4 @@
-//! Maps of fixed capacity that forget what was not used for longest, approximately (second chance).
+//! A map of fixed capacity that forgets what was not used for longest, approximately (second chance).
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -87,97 +87,6 @@ impl<K: Ord + Clone, V> BoundedMap<K, V> {
     }
 }
 
-#[derive(Clone, Debug)]
-struct Slot<K, V> {
-    generation: u32,
-    content: Option<(K, Cell<V>)>,
-}
-
-/// Numbered places with generations: a place given to another key can never be taken for the old one.
-#[derive(Clone, Debug)]
-pub struct SlotTable<K, V> {
-    slots: Vec<Slot<K, V>>,
-    by_key: BTreeMap<K, u32>,
-    hand: u32,
-    capacity: usize,
-}
-
-impl<K: Ord + Clone, V> SlotTable<K, V> {
-    /// An empty table; a capacity of zero counts as one.
-    #[must_use]
-    pub fn new(capacity: usize) -> Self {
-        Self { slots: Vec::new(), by_key: BTreeMap::new(), hand: 0, capacity: capacity.max(1) }
-    }
-
-    /// Stores the value of `key` and returns its place and the place's generation; a key keeps both while it stays.
-    pub fn insert(&mut self, key: K, value: V) -> (u32, u32) {
-        if let Some(&place) = self.by_key.get(&key)
-            && let Some(slot) = self.at(place)
-        {
-            slot.content = Some((key, Cell { value, used: true }));
-            return (place, slot.generation);
-        }
-        let place = self.free_place();
-        self.by_key.insert(key.clone(), place);
-        let content = Some((key, Cell { value, used: false }));
-        let Some(slot) = self.at(place) else {
-            self.slots.push(Slot { generation: 1, content });
-            return (place, 1);
-        };
-        slot.generation = slot.generation.wrapping_add(1).max(1);
-        slot.content = content;
-        (place, slot.generation)
-    }
-
-    /// The value at this place, if it still belongs to this generation.
-    pub fn get(&mut self, place: u32, generation: u32) -> Option<&V> {
-        let slot = self.at(place)?;
-        if slot.generation != generation {
-            return None;
-        }
-        let (_, cell) = slot.content.as_mut()?;
-        cell.used = true;
-        Some(&cell.value)
-    }
-
-    /// How many keys there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_key.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_key.is_empty()
-    }
-
-    fn at(&mut self, place: u32) -> Option<&mut Slot<K, V>> {
-        self.slots.get_mut(usize::try_from(place).ok()?)
-    }
-
-    /// A place beyond the end while there is room, else one taken from a key that was not used lately.
-    fn free_place(&mut self) -> u32 {
-        let len = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
-        if self.slots.len() < self.capacity && len < u32::MAX {
-            return len;
-        }
-        for _ in 0..SCAN {
-            self.hand = if self.hand.saturating_add(1) < len { self.hand + 1 } else { 0 };
-            let hand = self.hand;
-            match self.at(hand).and_then(|slot| slot.content.as_mut()) {
-                Some((_, cell)) if cell.used => cell.used = false,
-                Some(_) | None => break,
-            }
-        }
-        let hand = self.hand;
-        if let Some((key, _)) = self.at(hand).and_then(|slot| slot.content.take()) {
-            self.by_key.remove(&key);
-        }
-        hand
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,21 +110,5 @@ mod tests {
             assert_eq!(map.get_mut(&key), Some(&mut ()));
             assert!(map.len() <= 200);
         }
-    }
-
-    #[test]
-    fn a_place_given_to_another_key_has_another_generation() {
-        let mut table = SlotTable::new(2);
-        let first = table.insert('a', 1);
-        assert_eq!(table.insert('a', 2), first);
-        let second = table.insert('b', 3);
-        assert_eq!(table.get(first.0, first.1), Some(&2));
-        let third = table.insert('c', 4);
-        assert_eq!(third.0, second.0);
-        assert_ne!(third.1, second.1);
-        assert_eq!(table.get(second.0, second.1), None);
-        assert_eq!(table.get(third.0, third.1), Some(&4));
-        assert_eq!(table.get(9, 1), None);
-        assert_eq!(table.len(), 2);
     }
 }

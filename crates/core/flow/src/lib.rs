@@ -15,9 +15,10 @@ mod held;
 mod key;
 mod reason;
 mod record;
+mod slots;
 
 pub use aggregate::{Aggregator, RecordKey};
-pub use bounded::{BoundedMap, SlotTable};
+pub use bounded::BoundedMap;
 pub use bucket::{Budget, BudgetConfig};
 pub use deadline::Deadlines;
 pub use half_open::{HalfOpenKey, HalfOpenLimits, HalfOpenTable, Priority};
@@ -25,3 +26,4 @@ pub use held::{HeldLimits, HeldQueue};
 pub use key::{ConnectionClass, ConnectionEntry, FlowKey, NO_PEER_SLOT, PuSlot};
 pub use reason::{Blame, Reason};
 pub use record::{Action, FlowEvent, FlowRecord, Party, Traffic};
+pub use slots::{Placed, SlotTable};

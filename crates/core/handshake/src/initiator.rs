@@ -19,8 +19,10 @@ pub use sent::{LastResort, PlainSent, SynSent};
 pub struct Message<'a> {
     /// The message.
     pub header: &'a Header,
-    /// The keys that belong to the token it names.
+    /// The keys that belong to the token it names and to `own`.
     pub keys: &'a PairKeys,
+    /// The token of ours that it answers: several may have left with one nonce.
+    pub own: TokenId,
 }
 
 /// A segment of the handshake, as the initiator's enforcer sees it.
@@ -70,8 +72,10 @@ pub enum Input<'a> {
     Refusal {
         /// The message.
         header: &'a Header,
-        /// The keys that belong to the token it names, if that token is known.
+        /// The keys that belong to the token it names and to `own`, if that token is known.
         keys: Option<&'a PairKeys>,
+        /// The token of ours that it answers.
+        own: TokenId,
     },
     /// The peer's enforcer sends kind 5.
     TokenRequest {
@@ -105,6 +109,8 @@ pub struct Proof {
 pub struct Authenticated {
     /// Its token and nonce.
     pub peer: Sender,
+    /// The token of ours that it answered.
+    pub own: TokenId,
     /// Its own end, which translation may hide.
     pub endpoint: Attested,
     /// Our proof for it.
@@ -209,9 +215,19 @@ impl Initiator {
     /// Goes on with an authorized responder.
     pub fn accept(&mut self, authenticated: Authenticated) -> Accepted {
         let Self::SynSent(sent) = self else { return Accepted::No };
-        let sent = sent.clone();
+        let mut sent = sent.clone();
+        sent.show(authenticated.own);
         *self = Self::Proving(Proving::new(sent, authenticated));
         Accepted::Yes
+    }
+
+    /// Goes on with a handshake that somebody else has led up to here.
+    #[must_use]
+    pub fn resume(sent: SynSent, authenticated: Option<Authenticated>) -> Self {
+        match authenticated {
+            Some(authenticated) => Self::Proving(Proving::new(sent, authenticated)),
+            None => Self::SynSent(sent),
+        }
     }
 
     /// Goes on with a responder without identity whose address is allowed.

@@ -76,6 +76,15 @@ pub fn ack(from: Sender, key: &MacKey, peer: Sender) -> Result<Vec<u8>, TapError
     finish(from, body, Seal::Mac(key, peer.token), peer.nonce, None)
 }
 
+/// Makes kind 3 from a MAC that was made before.
+///
+/// # Errors
+/// [`TapError`], never for valid arguments.
+pub fn ack_again(from: Sender, mac: [u8; 16], peer: Sender) -> Result<Vec<u8>, TapError> {
+    let body = Body::Ack { echo: peer.nonce.0 };
+    Header { flags: Flags::MAC, token_id: from.token.0, nonce: from.nonce.0, mac, body }.encode(&[], &[])
+}
+
 /// Makes kind 4. Without a key it says neither reason nor rule.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! The responder's half of a handshake.
 
-use trireme_token::{Nonce, PairKeys};
+use trireme_token::{Nonce, PairKeys, TokenId};
 use trireme_wire::tap::Header;
 
 use crate::Fault;
@@ -36,8 +36,10 @@ pub enum Input<'a> {
         ack: u32,
         /// The message.
         header: &'a Header,
-        /// The keys that belong to the initiator's token; none if it has no identity.
+        /// The keys that belong to the token it names and to `own`; none if the initiator has no identity.
         keys: Option<&'a PairKeys>,
+        /// The token of ours that it answers: several may have left with one nonce.
+        own: TokenId,
     },
     /// The initiator sends an empty ACK.
     PeerAck {
@@ -72,6 +74,8 @@ pub enum Output {
     Pass,
     /// Forget this handshake and judge the SYN as a new one.
     Anew,
+    /// The initiator shows another token with the same nonce: judge it; if it is accepted, `show_peer`.
+    AnotherToken,
     /// Let it leave with kind 2.
     Answer(Attach),
     /// The same, and the tuple's established entry ends: the unit has begun a new connection.
@@ -124,6 +128,29 @@ impl Responder {
             *self = next;
         }
         output
+    }
+
+    /// Takes a proof for this token of the initiator's as well; the one before stays good.
+    pub fn show_peer(&mut self, token: TokenId) {
+        if let Some(syn) = self.syn_mut() {
+            syn.show_peer(token);
+        }
+    }
+
+    /// Shows another token of ours from the next SYN-ACK on, with the same nonce.
+    pub fn show(&mut self, token: TokenId) {
+        if let Some(syn) = self.syn_mut() {
+            syn.show(token);
+        }
+    }
+
+    const fn syn_mut(&mut self) -> Option<&mut SynReceived> {
+        match self {
+            Self::SynReceived(state) => Some(state),
+            Self::SynAckSent(state) => Some(state.syn_mut()),
+            Self::Proven(state) => Some(state.syn_mut()),
+            Self::AddressSyn(_) | Self::AddressSynAck(_) | Self::AddressAdmitted(_) => None,
+        }
     }
 
     /// What the initiator's SYN said; none for an initiator without identity.

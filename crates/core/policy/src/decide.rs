@@ -109,6 +109,15 @@ impl CompiledPolicy {
         self.side(direction).facts.iter().any(|facts| facts.services.contain_protocol(protocol))
     }
 
+    /// Whether a peer with an identity may be judged by its address as well: then a verdict about it holds for that address
+    /// only.
+    #[must_use]
+    pub fn judges_by_address(&self, direction: Direction) -> bool {
+        self.side(direction).tiers.iter().any(|tier| {
+            [&tier.acting, &tier.watching, &tier.fallback].into_iter().any(|stage| !stage.any_peer.is_empty())
+        })
+    }
+
     /// What becomes of the verdicts.
     #[must_use]
     pub const fn mode(&self) -> Mode {

@@ -46,5 +46,5 @@ pub use signer::{
     MIN_LIFETIME_SECS, Signer, SignerError, TAP_HEADER_LEN, Token, TokenRequest,
 };
 pub use verifier::{
-    KeysUnused, LEEWAY_SECS, PublicKeyAdder, RootError, TrustRoot, Verified, Verifier, VerifyError,
+    KeysUnused, LEEWAY_SECS, Presented, PublicKeyAdder, RootError, TrustRoot, Verified, Verifier, VerifyError,
 };

@@ -110,6 +110,20 @@ impl OwnTokens {
         (now <= last.accept_until).then_some(&last.own)
     }
 
+    /// The current token and, while it holds and may still be shown, the one that it replaced: of an older agreement key.
+    /// Newest first.
+    ///
+    /// A token that was replaced because its tags changed, or that another signing key made, is not shown again.
+    #[must_use]
+    pub fn usable(&self, subject: &PuId, now: WallTime) -> Vec<&OwnToken> {
+        let Some(current) = self.current(subject) else { return Vec::new() };
+        let previous = self.previous(subject, now).filter(|previous| {
+            let (old, new) = (&previous.token.claims, &current.token.claims);
+            old.agreement != new.agreement && (&old.issuer, old.signer) == (&new.issuer, new.signer)
+        });
+        std::iter::once(current).chain(previous).filter(|own| now < own.token.claims.expires_at).collect()
+    }
+
     /// Finds the token of ours that a peer names, current or retired.
     #[must_use]
     pub fn find(&self, id: &TokenId, now: WallTime) -> Option<&OwnToken> {

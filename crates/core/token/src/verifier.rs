@@ -47,6 +47,23 @@ pub struct Verified {
     pub valid_until: WallTime,
     /// How many public-key signatures were checked for it: 0 to 2.
     pub signatures_checked: u8,
+    /// What it was read from.
+    pub presented: Presented,
+}
+
+/// A token and its credential as they came, to be checked again after a restart.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Presented {
+    /// The token.
+    pub token: Arc<[u8]>,
+    /// The credential; empty where none was sent.
+    pub credential: Arc<[u8]>,
+}
+
+impl std::fmt::Debug for Presented {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Presented({} + {} bytes)", self.token.len(), self.credential.len())
+    }
 }
 
 impl Verified {
@@ -157,9 +174,10 @@ impl Verifier {
         let parsed = self.parse(token, credential)?;
         check_times(&parsed.claims, now)?;
         let id = self.identify(&parsed)?;
+        let presented = Presented { token: token.into(), credential: credential.into() };
         match &self.trust {
-            Trust::Psk(psk) => verify_psk(psk, id, parsed),
-            Trust::Pki(pki) => pki.verify(id, parsed, credential, now),
+            Trust::Psk(psk) => verify_psk(psk, id, parsed, presented),
+            Trust::Pki(pki) => pki.verify(id, parsed, presented, now),
         }
     }
 
@@ -228,7 +246,7 @@ impl PublicKeyAdder for Verifier {
     }
 }
 
-fn verify_psk(psk: &Psk, id: TokenId, parsed: Parsed) -> Result<Verified, VerifyError> {
+fn verify_psk(psk: &Psk, id: TokenId, parsed: Parsed, presented: Presented) -> Result<Verified, VerifyError> {
     let Parsed { claims, signed, signature } = parsed;
     check_psk_id(psk, &claims)?;
     hmac::verify(&psk.token_mac_key(), &signed, &signature).map_err(|_| VerifyError::BadSignature)?;
@@ -240,6 +258,7 @@ fn verify_psk(psk: &Psk, id: TokenId, parsed: Parsed) -> Result<Verified, Verify
         valid_until: last_second(&claims),
         claims,
         signatures_checked: 0,
+        presented,
     })
 }
 
@@ -271,11 +290,11 @@ impl Pki {
         &self,
         id: TokenId,
         parsed: Parsed,
-        credential: &[u8],
+        presented: Presented,
         now: WallTime,
     ) -> Result<Verified, VerifyError> {
         let Parsed { claims, signed, signature } = parsed;
-        let (certified, paid) = self.certified(&claims, credential, now)?;
+        let (certified, paid) = self.certified(&claims, &presented.credential, now)?;
         let Statement { key, constraints, not_after, .. } = &certified.statement;
         bind(&claims, &certified.statement)?;
         let signature = signature.try_into().map_err(|_| VerifyError::Malformed)?;
@@ -302,6 +321,7 @@ impl Pki {
             valid_until: last_second(&claims).min(*not_after),
             claims,
             signatures_checked: paid + 1,
+            presented,
         })
     }
 

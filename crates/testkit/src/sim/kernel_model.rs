@@ -228,6 +228,7 @@ mod tests {
             confirmed,
             data_seen: false,
             class: ConnectionClass::Identity,
+            syn_ack: 0,
         }
     }
 

@@ -64,7 +64,7 @@ impl Node {
         let hosts = (0..OUTSIDE).filter(|host| scenario.nodes[*host] == Some(index));
         let units: Vec<PuSpec> = hosts.map(|host| unit(scenario, host)).collect();
         for spec in &units {
-            engine.upsert_pu(spec.clone(), now).expect("three short tags fit a token");
+            engine.upsert_pu(spec.clone(), now, &mut Vec::new()).expect("three short tags fit a token");
             kernel.set_epoch(spec.slot, spec.epoch);
         }
         Self {
@@ -100,6 +100,8 @@ impl Node {
                     bytes: packet,
                     gso_size: None,
                     connection,
+                    half_open: None,
+                    renewal: false,
                     token: 0,
                 });
                 let arrival = now.monotonic.as_nanos() + rng.random_range(0..=self.punt_latency);
@@ -158,7 +160,7 @@ impl Node {
     pub(super) fn reload(&mut self, now: Now) {
         for spec in &mut self.units {
             spec.epoch += 1;
-            self.engine.upsert_pu(spec.clone(), now).expect("the unit was taken on before");
+            self.engine.upsert_pu(spec.clone(), now, &mut Vec::new()).expect("the unit was taken on before");
             self.kernel.set_epoch(spec.slot, spec.epoch);
         }
     }
@@ -173,7 +175,7 @@ impl Node {
             Engine::new(config(scenario), self.secrets.clone(), seed).expect("default limits are valid");
         self.engine.import_tokens(&tokens).expect("the tokens were just written");
         for spec in &self.units {
-            self.engine.upsert_pu(spec.clone(), now).expect("the unit was taken on before");
+            self.engine.upsert_pu(spec.clone(), now, &mut Vec::new()).expect("the unit was taken on before");
         }
     }
 
@@ -182,7 +184,7 @@ impl Node {
         for spec in self.units.iter_mut().filter(|spec| spec.slot == slot(host)) {
             spec.policy = unit(scenario, host).policy;
             spec.epoch += 1;
-            self.engine.upsert_pu(spec.clone(), now).expect("the unit was taken on before");
+            self.engine.upsert_pu(spec.clone(), now, &mut Vec::new()).expect("the unit was taken on before");
             self.kernel.set_epoch(spec.slot, spec.epoch);
         }
     }
@@ -252,7 +254,7 @@ impl Node {
                     outcomes.push(Outcome::Note { host: host_of(key.pu), what, packet: None });
                     self.kernel.remove(&key);
                 }
-                Effect::Record(_) | Effect::ForgetConntrack(_) => {}
+                Effect::Record(_) | Effect::Teach(_) | Effect::ForgetConntrack(_) => {}
             }
         }
     }

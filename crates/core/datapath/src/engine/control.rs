@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use trireme_flow::{Action, HalfOpenKey, Reason};
 use trireme_handshake::initiator::{Attach, Initiator, Input, Output, PeerRefusal, Verified};
+use trireme_handshake::message::{self, Sender};
 use trireme_identity::Direction;
-use trireme_token::{Role, TokenId};
+use trireme_token::rotation::OwnToken;
+use trireme_token::{PairKeys, Role, TokenId};
 use trireme_wire::edit;
 use trireme_wire::tap::{self, Body, Header};
 use trireme_wire::tcp::Flags;
@@ -41,8 +43,9 @@ impl Engine {
         };
         let output = match header.body {
             Body::Refusal { .. } => {
-                let keys = self.keys_of_refuser(cx, key, &header);
-                self.step(key, Input::Refusal { header: &header, keys: keys.as_deref() })
+                let (own, keys) = self.keys_of_refuser(cx, key, &header).unzip();
+                let own = own.unwrap_or(TokenId::ZERO);
+                self.step(key, Input::Refusal { header: &header, keys: keys.as_deref(), own })
             }
             Body::TokenRequest { .. } => self.step(key, Input::TokenRequest { header: &header }),
             Body::Syn { .. } | Body::SynAck { .. } | Body::Ack { .. } => return Ok(None),
@@ -67,10 +70,16 @@ impl Engine {
         cx: &Context<'_>,
         key: HalfOpenKey,
         header: &Header,
-    ) -> Option<Arc<trireme_token::PairKeys>> {
-        let own = self.handshakes.get(&key)?.own.clone()?;
+    ) -> Option<(TokenId, Arc<PairKeys>)> {
+        let handshake = self.handshakes.get(&key)?;
+        let own = handshake.own.clone()?;
+        let nonce = handshake.own_nonce()?;
         let peer = self.held_token(&TokenId(header.token_id), cx.now).ok()??;
-        self.keys(&own, &peer, Role::Initiator).ok()
+        let answers = |own: &OwnToken, keys: &PairKeys| {
+            message::check_mac(header, &keys.responder, Sender { token: own.token.id, nonce }).is_ok()
+        };
+        let (own, keys) = self.answered_token(cx, &own, &peer, Role::Initiator, answers).ok()?;
+        Some((own.token.id, keys))
     }
 
     fn report_refusal(&mut self, cx: &mut Context<'_>, refusal: PeerRefusal) {
@@ -105,7 +114,7 @@ impl Engine {
         let own = handshake.own.clone().ok_or_else(internal)?;
         let mut bytes = handshake.syn.clone();
         // The node behind the address is not the one that was expected.
-        self.known.remove(&(cx.slot, cx.key.remote));
+        self.forget_destination(cx);
         let payload = self.kind_1(cx, key, &own, sender, Shape { attach: Attach::Full, cookie })?;
         edit::append_payload(&mut bytes, &payload).map_err(|_| Refused::new(EGRESS, Reason::TooLarge))?;
         cx.out.push(Effect::Transmit { pu: cx.slot, toward: Toward::Network, bytes, gso_size: None });

@@ -1,15 +1,18 @@
 //! A unit opens a connection: attach its identity (kind 1).
 
+use std::sync::Arc;
+
 use trireme_flow::{HalfOpenKey, Priority, Reason};
 use trireme_handshake::initiator::{Attach, Initiator, Input, LastResort, Output, PlainSent, SynSent};
 use trireme_handshake::message::{self, Attachment, Seal, Sender};
 use trireme_identity::Direction;
 use trireme_token::rotation::OwnToken;
-use trireme_token::{Nonce, RandomSource, Role};
+use trireme_token::{Nonce, RandomSource, Role, Verified};
 use trireme_wire::{edit, tap};
 
 use super::handshake::{Half, Handshake, reason_of};
 use super::refuse::Refused;
+use super::renew::{Choice, Renewal};
 use super::{Context, Engine, Judged, Known, Next, authorize};
 use crate::{Effect, KnownTokens, Packet, Strictness};
 
@@ -69,8 +72,8 @@ impl Engine {
         }
         let destination = (cx.slot, remote);
         // A payload would break the signature of TCP-MD5 and TCP-AO at a peer that does not take it off again.
-        let signed =
-            cx.segment.options(&packet.bytes).are_signed() && self.known.peek(&destination).is_none();
+        let is_known = self.known.peek(&destination).is_some_and(|known| known.peer.is_some());
+        let signed = cx.segment.options(&packet.bytes).are_signed() && !is_known;
         let now = cx.now.monotonic;
         let hostile = self.hostile.get_mut(&destination).is_some_and(|until| *until > now);
         match (signed, hostile, cx.unit.settings.strictness) {
@@ -93,7 +96,15 @@ impl Engine {
     }
 
     fn open_with_identity(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
-        let own = self.own_token(cx, Direction::Egress)?;
+        let known = self.known_peer(cx);
+        let Choice { own, older } = match &known {
+            Some(Known { peer: Some(peer), .. }) => {
+                self.choose_for_peer(cx, Direction::Egress, &peer.id, None, Renewal::of(packet))?
+            }
+            Some(Known { peer: None, holds, .. }) => self.choose_for_service(cx, Some(*holds))?,
+            None => self.choose_for_service(cx, None)?,
+        };
+        let signed = cx.segment.options(&packet.bytes).are_signed();
         let mut nonce = [0; 16];
         self.random.fill(&mut nonce);
         let sender = Sender { token: own.token.id, nonce: Nonce(nonce) };
@@ -106,13 +117,26 @@ impl Engine {
         let half = Half::Initiator(Initiator::SynSent(sent));
         let handshake = Handshake {
             own: Some(own.clone()),
+            older,
             syn: packet.bytes.clone(),
             ..Handshake::new(half, cx.unit.epoch)
         };
         self.begin(cx, key, handshake, Direction::Egress)?;
         let payload = self.kind_1(cx, key, &own, sender, Shape { attach, cookie: None })?;
         self.append(packet, &payload, Direction::Egress)?;
+        if !signed {
+            let held = known.and_then(|known| Some((known.peer?.id, known.holds)));
+            let held = held.filter(|(peer, _)| self.peers.place_of(peer).is_some());
+            self.teach_destination(cx, held);
+        }
         Ok(Next::Pass)
+    }
+
+    /// What is known about the address called, while it holds.
+    fn known_peer(&mut self, cx: &Context<'_>) -> Option<Known> {
+        let known = self.known.get_mut(&(cx.slot, cx.key.remote)).cloned()?;
+        let holds = |peer: &Arc<Verified>| peer.is_valid_at(cx.now.wall) && !self.is_revoked(peer);
+        known.peer.as_ref().is_none_or(holds).then_some(known)
     }
 
     /// Same tuple, same sequence number: a retransmission, with the same nonce and the whole token.
@@ -125,11 +149,16 @@ impl Engine {
         if handshake.entry.take().is_some() {
             cx.out.push(Effect::Remove(cx.key));
         }
-        let own = handshake.own.clone();
         let Half::Initiator(initiator) = &mut handshake.half else {
             return Err(Refused::new(Direction::Egress, Reason::Internal));
         };
         let output = initiator.handle(Input::Syn);
+        // Nobody answered the newer token.
+        if let (Initiator::SynSent(sent), Some(older)) = (&mut *initiator, handshake.older.take()) {
+            sent.show(older.token.id);
+            handshake.own = Some(older);
+        }
+        let own = handshake.own.clone();
         let sender = match initiator {
             Initiator::SynSent(sent) => Some(sent.own()),
             Initiator::PlainSent(_) | Initiator::Proving(_) | Initiator::AddressAdmitted(_) => None,
@@ -160,19 +189,17 @@ impl Engine {
         shape: Shape,
     ) -> Result<Vec<u8>, Box<Refused>> {
         let Shape { attach, cookie } = shape;
-        let known = self.known.get_mut(&(cx.slot, cx.key.remote)).cloned();
-        let known =
-            known.filter(|known| known.peer.is_valid_at(cx.now.wall) && !self.is_revoked(&known.peer));
+        let known = self.known_peer(cx).and_then(|known| Some((known.peer?, known.holds)));
         let keys = match &known {
-            Some(Known { peer, .. }) if cookie.is_none() => self.keys(own, peer, Role::Initiator).ok(),
+            Some((peer, _)) if cookie.is_none() => self.keys(own, peer, Role::Initiator).ok(),
             Some(_) | None => None,
         };
         let seal = match (&keys, &known, cookie) {
             (_, _, Some(cookie)) => Seal::Cookie(cookie),
-            (Some(keys), Some(known), None) => Seal::Mac(&keys.initiator, known.peer.id),
+            (Some(keys), Some((peer, _)), None) => Seal::Mac(&keys.initiator, peer.id),
             _ => Seal::Open,
         };
-        let holds = known.as_ref().is_some_and(|known| known.holds == own.token.id);
+        let holds = known.as_ref().is_some_and(|(_, holds)| *holds == own.token.id);
         let omit = attach == Attach::IfUnknown && holds && self.config.known_tokens == KnownTokens::Omit;
         let attached =
             (!omit).then_some(Attachment { token: &own.token.bytes, credential: &own.token.credential });
@@ -184,15 +211,6 @@ impl Engine {
             sent.note_payload(payload.len());
         }
         Ok(payload)
-    }
-
-    /// The unit's token to send, unless it has run out.
-    pub(super) fn own_token(&self, cx: &Context<'_>, direction: Direction) -> Result<OwnToken, Box<Refused>> {
-        self.own
-            .current(&cx.unit.id)
-            .filter(|own| cx.now.wall < own.token.claims.expires_at)
-            .cloned()
-            .ok_or_else(|| Refused::new(direction, Reason::TokenUnavailable))
     }
 
     /// Takes a handshake of the unit's own making on.

@@ -29,6 +29,11 @@ impl Engine {
             return Err(Refused::new(INGRESS, Reason::Internal));
         };
         let output = responder.handle(Input::SynAck { seq: cx.segment.seq, fresh: Nonce(fresh) });
+        // Nobody answered the newer token.
+        if let Some(older) = handshake.older.take_if(|_| output == Output::Answer(Attach::Full)) {
+            responder.show(older.token.id);
+            handshake.own = Some(older);
+        }
         if matches!(output, Output::AnswerAnew | Output::PassAnew) {
             handshake.entry = None;
             cx.out.push(Effect::Remove(cx.key));
@@ -42,6 +47,7 @@ impl Engine {
             Output::Pass | Output::PassAnew => Ok(Next::Pass),
             Output::Drop(fault) => Err(Refused::new(INGRESS, reason_of(fault))),
             Output::Anew
+            | Output::AnotherToken
             | Output::Attest
             | Output::Admit
             | Output::AdmitAddress

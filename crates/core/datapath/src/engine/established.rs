@@ -7,6 +7,7 @@ use trireme_identity::Direction;
 use trireme_token::{Role, Verified};
 
 use super::refuse::Refused;
+use super::teach::verdict_of;
 use super::{Context, Engine, authorize};
 use crate::{Effect, Hook, OnPolicyChange};
 
@@ -43,35 +44,56 @@ impl Engine {
         HalfOpenKey { flow: cx.key, role: entry.role, isn: entry.proof_seq.wrapping_sub(1) }
     }
 
-    fn judge_again(&mut self, cx: &Context<'_>, entry: &ConnectionEntry) -> Result<(), Box<Refused>> {
+    fn judge_again(&mut self, cx: &mut Context<'_>, entry: &ConnectionEntry) -> Result<(), Box<Refused>> {
         let direction = match entry.role {
             Role::Initiator => Direction::Egress,
             Role::Responder => Direction::Ingress,
         };
-        match (cx.unit.settings.on_policy_change, entry.class) {
-            (OnPolicyChange::Keep, _) | (OnPolicyChange::Cut, ConnectionClass::Adopted) => Ok(()),
-            (OnPolicyChange::Cut, ConnectionClass::Address) => {
+        let keep = cx.unit.settings.on_policy_change == OnPolicyChange::Keep;
+        match entry.class {
+            ConnectionClass::Adopted => Ok(()),
+            ConnectionClass::Address if keep => Ok(()),
+            ConnectionClass::Address => {
                 authorize::address(&cx.unit, direction, cx.key).map(drop).map_err(changed)
             }
-            (OnPolicyChange::Cut, ConnectionClass::Identity) => {
-                let Some(peer) = self.peer_of_entry(cx, entry) else {
-                    return Err(Refused::new(direction, Reason::PeerForgotten));
-                };
-                if self.is_revoked(&peer) {
-                    return Err(Refused::new(direction, Reason::TokenRevoked).with_peer(&peer));
-                }
-                let port = match entry.role {
-                    Role::Responder => cx.key.local.1,
-                    Role::Initiator => entry.attested.map_or(cx.key.remote.1, |(_, port)| port),
-                };
-                authorize::peer(&cx.unit, direction, cx.key, &peer, port).map(drop).map_err(changed)
-            }
+            ConnectionClass::Identity => match self.judge_peer_again(cx, direction, entry) {
+                Err(refused) if keep && refused.reason == Reason::PolicyChanged => Ok(()),
+                judged => judged,
+            },
         }
+    }
+
+    /// Revocation ends a connection whatever the settings say.
+    fn judge_peer_again(
+        &mut self,
+        cx: &mut Context<'_>,
+        direction: Direction,
+        entry: &ConnectionEntry,
+    ) -> Result<(), Box<Refused>> {
+        let Some(peer) = self.peer_of_entry(cx, entry) else {
+            // Without its claims nobody can tell whether it is on the deny list.
+            let keep = cx.unit.settings.on_policy_change == OnPolicyChange::Keep;
+            let spared = keep && self.secrets.verifier.deny_list().is_empty();
+            return if spared { Ok(()) } else { Err(Refused::new(direction, Reason::PeerForgotten)) };
+        };
+        if self.is_revoked(&peer) {
+            return Err(Refused::new(direction, Reason::TokenRevoked).with_peer(&peer));
+        }
+        let port = match entry.role {
+            Role::Responder => cx.key.local.1,
+            Role::Initiator => entry.attested.map_or(cx.key.remote.1, |(_, port)| port),
+        };
+        let judged = authorize::peer(&cx.unit, direction, cx.key, &peer, port);
+        let place = (entry.peer_slot, entry.peer_generation);
+        if self.peers.place_of(&peer.id) == Some(place) {
+            self.teach_verdict(cx, direction, place, port, verdict_of(&judged));
+        }
+        judged.map(drop).map_err(changed)
     }
 
     /// The peer of a live connection: from its place in the peer table, or by its token.
     fn peer_of_entry(&mut self, cx: &Context<'_>, entry: &ConnectionEntry) -> Option<Arc<Verified>> {
-        let placed = self.peers.get(entry.peer_slot, entry.peer_generation).map(Arc::clone);
+        let placed = self.peers.at(entry.peer_slot, entry.peer_generation, &self.secrets.verifier);
         placed
             .filter(|peer| peer.id == entry.peer_token)
             .or_else(|| self.tokens.fetch(&entry.peer_token, cx.now.wall))

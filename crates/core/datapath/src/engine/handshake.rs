@@ -2,19 +2,17 @@
 
 use std::sync::Arc;
 
-use trireme_flow::{
-    BoundedMap, ConnectionClass, ConnectionEntry, FlowKey, HalfOpenKey, NO_PEER_SLOT, Reason,
-};
+use trireme_flow::{ConnectionClass, ConnectionEntry, FlowKey, HalfOpenKey, NO_PEER_SLOT, Reason};
 use trireme_handshake::Fault;
 use trireme_handshake::initiator::Initiator;
 use trireme_handshake::responder::Responder;
 use trireme_policy::Decision;
 use trireme_token::rotation::OwnToken;
-use trireme_token::{AgreementPublic, PairKeys, Role, TokenId, Verified, pair_keys};
+use trireme_token::{Nonce, PairKeys, Role, TokenId, Verified, pair_keys};
 use trireme_wire::tcp::Segment;
 
 use super::{Context, Engine};
-use crate::{Effect, Hook, Secrets};
+use crate::{Effect, Hook};
 
 /// The half of the protocol that is played here.
 #[derive(Clone, Debug)]
@@ -29,8 +27,12 @@ pub(crate) struct Handshake {
     pub(crate) half: Half,
     /// The token of ours in use; none towards peers without identity.
     pub(crate) own: Option<OwnToken>,
+    /// The token of ours to go back to, should the one in use find no answer.
+    pub(crate) older: Option<OwnToken>,
     /// The peer, once its token has verified.
     pub(crate) peer: Option<Arc<Verified>>,
+    /// What the initiator called itself in an earlier SYN with the same nonce.
+    pub(crate) peer_before: Option<Arc<Verified>>,
     /// Why the peer was accepted.
     pub(crate) decision: Option<Decision>,
     /// The epoch of the unit when it was.
@@ -66,7 +68,9 @@ impl Handshake {
         Self {
             half,
             own: None,
+            older: None,
             peer: None,
+            peer_before: None,
             decision: None,
             epoch,
             entry: None,
@@ -75,6 +79,29 @@ impl Handshake {
             peer_holds_token: PeerHolds::Unknown,
             proofs: 0,
         }
+    }
+
+    /// Our nonce, where identity is shown.
+    pub(crate) const fn own_nonce(&self) -> Option<Nonce> {
+        match &self.half {
+            Half::Initiator(Initiator::SynSent(sent)) => Some(sent.own().nonce),
+            Half::Initiator(Initiator::Proving(proving)) => Some(proving.sent().own().nonce),
+            Half::Initiator(Initiator::PlainSent(_) | Initiator::AddressAdmitted(_)) => None,
+            Half::Responder(responder) => match responder.syn() {
+                Some(syn) => Some(syn.own().nonce),
+                None => None,
+            },
+        }
+    }
+
+    /// Whether a SYN with the nonce of this handshake may show this token instead: it must be of the same unit, and no
+    /// third one.
+    pub(crate) fn may_be(&self, peer: &Verified) -> bool {
+        let same = |known: &Arc<Verified>| {
+            (&known.claims.issuer, &known.claims.subject) == (&peer.claims.issuer, &peer.claims.subject)
+        };
+        self.peer.as_ref().is_some_and(same)
+            && self.peer_before.as_ref().is_none_or(|before| before.id == peer.id)
     }
 
     /// The entry of a connection judged by address.
@@ -110,7 +137,15 @@ impl Engine {
         peer: &Verified,
         role: Role,
     ) -> Result<Arc<PairKeys>, Reason> {
-        keys_from(&mut self.pair_keys, &self.secrets, own, peer, role)
+        let name = (own.key.public(), peer.claims.agreement, role);
+        if let Some(keys) = self.pair_keys.get_mut(&name) {
+            return Ok(Arc::clone(keys));
+        }
+        let keys = pair_keys(&own.key, &peer.claims.agreement, role, self.secrets.signer.pair_mode())
+            .map_err(|_| Reason::AgreementKey)?;
+        let keys = Arc::new(keys);
+        self.pair_keys.insert(name, Arc::clone(&keys));
+        Ok(keys)
     }
 
     /// The handshake that a segment without SYN belongs to: the one whose first sequence number lies closest before it.
@@ -150,25 +185,6 @@ impl Engine {
             cx.out.push(Effect::Remove(cx.key));
         }
     }
-}
-
-/// As [`Engine::keys`], for callers that hold other parts of the engine.
-pub(crate) fn keys_from(
-    cache: &mut BoundedMap<(AgreementPublic, AgreementPublic, Role), Arc<PairKeys>>,
-    secrets: &Secrets,
-    own: &OwnToken,
-    peer: &Verified,
-    role: Role,
-) -> Result<Arc<PairKeys>, Reason> {
-    let name = (own.key.public(), peer.claims.agreement, role);
-    if let Some(keys) = cache.get_mut(&name) {
-        return Ok(Arc::clone(keys));
-    }
-    let keys = pair_keys(&own.key, &peer.claims.agreement, role, secrets.signer.pair_mode())
-        .map_err(|_| Reason::AgreementKey)?;
-    let keys = Arc::new(keys);
-    cache.insert(name, Arc::clone(&keys));
-    Ok(keys)
 }
 
 /// The reason that a fault is reported as.

@@ -1,10 +1,14 @@
 //! A unit is sent anything but a SYN: check the proof (kind 3), and let no data through before it.
 
+use std::sync::Arc;
+
 use trireme_flow::{ConnectionClass, ConnectionEntry, HalfOpenKey, Reason};
 use trireme_handshake::initiator::{self, Output as InitiatorOutput};
+use trireme_handshake::message::{self, Sender};
 use trireme_handshake::responder::{Input, Output, Responder};
 use trireme_identity::Direction;
-use trireme_token::Role;
+use trireme_token::rotation::OwnToken;
+use trireme_token::{PairKeys, Role, TokenId, Verified};
 use trireme_wire::edit;
 use trireme_wire::tap::{self, Header, Kind};
 use trireme_wire::tcp::Flags;
@@ -13,11 +17,19 @@ use super::egress_syn::strip;
 use super::handshake::{Half, Handshake, Multipath, reason_of};
 use super::ingress_syn_ack::{Answer, Said};
 use super::refuse::Refused;
+use super::teach::{Fresh, Proven, verdict_of};
 use super::{Context, Engine, Judged, Next, authorize, parse};
 use crate::{Effect, Hook, Packet, Toward};
 
 const INGRESS: Direction = Direction::Ingress;
 const EGRESS: Direction = Direction::Egress;
+
+/// Whom a proof speaks for, the token of ours that it answers, and the keys shared then.
+struct Claim {
+    peer: Arc<Verified>,
+    own: OwnToken,
+    keys: Arc<PairKeys>,
+}
 
 impl Engine {
     pub(super) fn ingress_segment(&mut self, cx: &mut Context<'_>, packet: &mut Packet) -> Judged {
@@ -121,11 +133,13 @@ impl Engine {
     fn initiator_segment(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
         let proof = self.kind_3(cx, packet, key)?;
         let (seq, ack) = (cx.segment.seq, cx.segment.ack);
+        let claim = proof.as_ref().and_then(|header| self.claim_of(cx, key, header)).transpose();
+        let claim = claim.map_err(|reason| Refused::new(INGRESS, reason))?;
         let output = match &proof {
             Some(header) => {
-                let keys = self.keys_of_initiator(key);
-                let keys = keys.transpose().map_err(|reason| Refused::new(INGRESS, reason))?;
-                self.step_responder(key, Input::Proof { seq, ack, header, keys: keys.as_deref() })
+                let keys = claim.as_ref().map(|claim| &*claim.keys);
+                let own = claim.as_ref().map_or(TokenId::ZERO, |claim| claim.own.token.id);
+                self.step_responder(key, Input::Proof { seq, ack, header, keys, own })
             }
             None if cx.segment.flags.contains(Flags::RST) => {
                 self.step_responder(key, Input::PeerReset { seq })
@@ -135,7 +149,10 @@ impl Engine {
         };
         match output {
             Some(Output::Pass) => Ok(Next::Pass),
-            Some(Output::Admit) => self.admit(cx, packet, key),
+            Some(Output::Admit) => {
+                let claim = claim.ok_or_else(|| Refused::new(INGRESS, Reason::Internal))?;
+                self.admit(cx, packet, key, &claim)
+            }
             Some(Output::AdmitAddress) => self.admit_address(cx, key),
             Some(Output::Duplicate) => {
                 strip(packet, INGRESS)?;
@@ -172,41 +189,62 @@ impl Engine {
         }
     }
 
-    fn keys_of_initiator(
+    /// Who it is that a proof speaks for, and which token of ours it answers.
+    fn claim_of(
         &mut self,
+        cx: &Context<'_>,
         key: HalfOpenKey,
-    ) -> Option<Result<std::sync::Arc<trireme_token::PairKeys>, Reason>> {
+        header: &Header,
+    ) -> Option<Result<Claim, Reason>> {
         let handshake = self.handshakes.get(&key)?;
-        let (own, peer) = (handshake.own.clone()?, handshake.peer.clone()?);
-        Some(self.keys(&own, &peer, Role::Responder))
+        let named = |peer: &&Arc<Verified>| peer.id.0 == header.token_id;
+        let peer = handshake.peer_before.as_ref().filter(named).or(handshake.peer.as_ref())?;
+        let (own, peer, nonce) = (handshake.own.clone()?, Arc::clone(peer), handshake.own_nonce()?);
+        let answers = |own: &OwnToken, keys: &PairKeys| {
+            message::check_mac(header, &keys.initiator, Sender { token: own.token.id, nonce }).is_ok()
+        };
+        let answered = self.answered_token(cx, &own, &peer, Role::Responder, answers);
+        Some(answered.map(|(own, keys)| Claim { peer, own, keys }))
     }
 
-    fn admit(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
+    fn admit(
+        &mut self,
+        cx: &mut Context<'_>,
+        packet: &mut Packet,
+        key: HalfOpenKey,
+        Claim { peer, own, keys }: &Claim,
+    ) -> Judged {
         let internal = || Refused::new(INGRESS, Reason::Internal);
         let handshake = self.handshakes.get(&key).ok_or_else(internal)?;
-        let (epoch, multipath) = (handshake.epoch, handshake.multipath);
-        let mut decision = handshake.decision.clone();
-        let peer = handshake.peer.clone().ok_or_else(internal)?;
+        let multipath = handshake.multipath;
+        let judged_before = handshake.epoch == cx.unit.epoch
+            && handshake.peer.as_ref().is_some_and(|judged| judged.id == peer.id);
+        let mut judged = Ok(handshake.decision.clone());
         let proof_mac = match &handshake.half {
             Half::Responder(Responder::Proven(proven)) => proven.proof_mac(),
             Half::Responder(_) | Half::Initiator(_) => return Err(internal()),
         };
-        if self.is_revoked(&peer) {
+        if self.is_revoked(peer) {
             self.handshakes.remove(&key);
             self.held.take(key);
-            return Err(Refused::new(INGRESS, Reason::TokenRevoked).with_peer(&peer));
+            return Err(Refused::new(INGRESS, Reason::TokenRevoked).with_peer(peer));
         }
-        if epoch != cx.unit.epoch {
-            match authorize::peer(&cx.unit, INGRESS, cx.key, &peer, cx.key.local.1) {
-                Ok(again) => decision = again,
-                Err(refused) => {
-                    self.handshakes.remove(&key);
-                    self.held.take(key);
-                    return Err(refused);
-                }
+        let port = cx.key.local.1;
+        if !judged_before {
+            judged = authorize::peer(&cx.unit, INGRESS, cx.key, peer, port);
+        }
+        let place =
+            self.teach_peer(cx, &Proven { peer, own, role: Role::Responder, keys, fresh: Fresh::Yes });
+        self.teach_verdict(cx, INGRESS, place, port, verdict_of(&judged));
+        let decision = match judged {
+            Ok(decision) => decision,
+            Err(refused) => {
+                self.handshakes.remove(&key);
+                self.held.take(key);
+                return Err(refused);
             }
-        }
-        let (peer_slot, peer_generation) = self.peers.insert(peer.id, std::sync::Arc::clone(&peer));
+        };
+        let (peer_slot, peer_generation) = place;
         let entry = ConnectionEntry {
             role: Role::Responder,
             epoch: cx.unit.epoch,
@@ -222,7 +260,7 @@ impl Engine {
             syn_ack: 0,
         };
         self.install(cx, key, entry);
-        let mut about = Refused::new(INGRESS, Reason::Accepted).with_peer(&peer).with_port(cx.key.local.1);
+        let mut about = Refused::new(INGRESS, Reason::Accepted).with_peer(peer).with_port(port);
         about.decision = decision;
         self.record_accept(cx, &about);
         // A proof that an enforcer sent by itself lacks the Multipath option: the stack must not see it as its third ACK.

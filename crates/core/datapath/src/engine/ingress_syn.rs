@@ -7,13 +7,17 @@ use trireme_handshake::initiator::Initiator;
 use trireme_handshake::message::{self, Seal, Sender};
 use trireme_handshake::responder::{AddressSyn, Input, Output, Responder, SynReceived};
 use trireme_identity::{Direction, Protocol};
-use trireme_token::{Nonce, RandomSource, Role, TokenId, Verified};
+use trireme_policy::Decision;
+use trireme_token::rotation::OwnToken;
+use trireme_token::{Nonce, PairKeys, RandomSource, Role, TokenId, Verified};
 use trireme_wire::tap::{self, Body, Header};
 
 use super::authenticate::Peer;
 use super::egress_syn::strip;
 use super::handshake::{Half, Handshake, Multipath, PeerHolds, reason_of};
 use super::refuse::Refused;
+use super::renew::{Choice, Renewal};
+use super::teach::{Fresh, Proven, verdict_of};
 use super::{Context, Engine, Judged, Next, authorize, cookie, parse};
 use crate::Packet;
 
@@ -71,6 +75,7 @@ impl Engine {
                 self.handshakes.remove(&key);
                 Ok(None)
             }
+            Output::AnotherToken => Ok(None),
             Output::Pass => {
                 if handshake.entry.is_none() {
                     self.handshakes.postpone(&key, cx.now.monotonic + self.config.responder_timeout);
@@ -141,7 +146,9 @@ impl Engine {
         header: &Header,
     ) -> Judged {
         let mut priority = self.cookie_priority(cx, key, header);
-        self.check_room(cx, key, header, priority)?;
+        if self.handshakes.get(&key).is_none() {
+            self.check_room(cx, key, header, priority)?;
+        }
         let source = cx.key.remote.0;
         let payload = cx.segment.payload(&packet.bytes);
         let peer = match self.peer_of(header, payload, source, priority, cx.now, cx.out) {
@@ -157,32 +164,84 @@ impl Engine {
             }
             Err(reason) => return Err(Refused::new(INGRESS, reason)),
         };
-        let holds = self.syn_mac(cx, header, &peer);
-        if holds.is_some() {
+        let proven = self.syn_mac(cx, header, &peer);
+        if proven.is_some() {
             priority = Priority::Proven;
         }
-        let decision = authorize::peer(&cx.unit, INGRESS, cx.key, &peer, cx.key.local.1)?;
-        let own = self.own_token(cx, INGRESS).map_err(|refused| refused.with_peer(&peer))?;
-        let mut nonce = [0; 16];
-        self.random.fill(&mut nonce);
-        let sender = Sender { token: own.token.id, nonce: Nonce(nonce) };
-        let state = SynReceived::new(key.isn, message::sender(header), sender);
+        let decision = self.judge_initiator(cx, &peer, proven.as_ref())?;
+        let holds = proven.map(|(own, _)| own.token.id);
+        let Choice { own, older } = self
+            .choose_for_peer(cx, INGRESS, &peer.id, holds, Renewal::of(packet))
+            .map_err(|refused| refused.with_peer(&peer))?;
         let peer_holds_token =
             if holds == Some(own.token.id) { PeerHolds::Known } else { PeerHolds::Unknown };
-        let handshake = Handshake {
-            own: Some(own),
-            peer: Some(Arc::clone(&peer)),
-            decision,
-            multipath: Multipath::of(&cx.segment, &packet.bytes),
-            peer_holds_token,
-            ..Handshake::new(Half::Responder(Responder::SynReceived(state)), cx.unit.epoch)
-        };
         let until = cx.now.monotonic + self.config.responder_timeout;
-        self.handshakes
-            .insert(key, handshake, until, priority)
-            .map_err(|reason| Refused::new(INGRESS, reason).with_peer(&peer))?;
+        let multipath = Multipath::of(&cx.segment, &packet.bytes);
+        if let Some(handshake) = self.handshakes.get_mut(&key) {
+            if !handshake.may_be(&peer) {
+                return Err(Refused::new(INGRESS, Reason::NonceMismatch).with_peer(&peer));
+            }
+            // The nonces stay: SYN-ACKs for the token before may be on their way.
+            let Half::Responder(responder) = &mut handshake.half else {
+                return Err(Refused::new(INGRESS, Reason::Internal));
+            };
+            responder.show_peer(peer.id);
+            responder.show(own.token.id);
+            handshake.peer_before = handshake.peer.replace(Arc::clone(&peer));
+            *handshake = Handshake {
+                own: Some(own),
+                older,
+                decision,
+                multipath,
+                peer_holds_token,
+                epoch: cx.unit.epoch,
+                ..handshake.clone()
+            };
+            self.handshakes.postpone(&key, until);
+        } else {
+            let mut nonce = [0; 16];
+            self.random.fill(&mut nonce);
+            let sender = Sender { token: own.token.id, nonce: Nonce(nonce) };
+            let state = SynReceived::new(key.isn, message::sender(header), sender);
+            let handshake = Handshake {
+                own: Some(own),
+                older,
+                peer: Some(Arc::clone(&peer)),
+                decision,
+                multipath,
+                peer_holds_token,
+                ..Handshake::new(Half::Responder(Responder::SynReceived(state)), cx.unit.epoch)
+            };
+            self.handshakes
+                .insert(key, handshake, until, priority)
+                .map_err(|reason| Refused::new(INGRESS, reason).with_peer(&peer))?;
+        }
         strip(packet, INGRESS)?;
         Ok(Next::Pass)
+    }
+
+    /// Asks the policy, and teaches what it says.
+    fn judge_initiator(
+        &mut self,
+        cx: &mut Context<'_>,
+        peer: &Arc<Verified>,
+        proven: Option<&(OwnToken, Arc<PairKeys>)>,
+    ) -> Result<Option<Decision>, Box<Refused>> {
+        let place = match proven {
+            Some((own, keys)) => {
+                let proven = Proven { peer, own, role: Role::Responder, keys, fresh: Fresh::No };
+                Some(self.teach_peer(cx, &proven))
+            }
+            None => self.peers.place_of(&peer.id),
+        };
+        let port = cx.key.local.1;
+        let judged = authorize::peer(&cx.unit, INGRESS, cx.key, peer, port);
+        match (place, &judged) {
+            (Some(place), judged) => self.teach_verdict(cx, INGRESS, place, port, verdict_of(judged)),
+            (None, Err(refused)) => self.teach_refusal(cx, peer, refused),
+            (None, Ok(_)) => {}
+        }
+        judged
     }
 
     /// A cookie of ours shows that the sender receives at its address.
@@ -224,10 +283,15 @@ impl Engine {
         matches!(self.held_token(&TokenId(header.token_id), cx.now), Ok(Some(_)))
     }
 
-    /// Checks the MAC of a SYN; returns which token of ours the initiator holds.
+    /// Checks the MAC of a SYN; returns which token of ours the initiator holds, and the keys.
     ///
     /// A MAC that does not verify counts as none: behind a service address the initiator may have meant another node.
-    fn syn_mac(&mut self, cx: &Context<'_>, header: &Header, peer: &Verified) -> Option<TokenId> {
+    fn syn_mac(
+        &mut self,
+        cx: &Context<'_>,
+        header: &Header,
+        peer: &Verified,
+    ) -> Option<(OwnToken, Arc<PairKeys>)> {
         if !header.has_mac() {
             return None;
         }
@@ -236,11 +300,11 @@ impl Engine {
             .flatten()
             .cloned()
             .collect();
-        own.iter().find_map(|own| {
-            let keys = self.keys(own, peer, Role::Responder).ok()?;
+        own.into_iter().find_map(|own| {
+            let keys = self.keys(&own, peer, Role::Responder).ok()?;
             let to = Sender { token: own.token.id, nonce: Nonce::ZERO };
             message::check_mac(header, &keys.initiator, to).ok()?;
-            Some(own.token.id)
+            Some((own, keys))
         })
     }
 

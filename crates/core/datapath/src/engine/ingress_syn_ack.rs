@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use trireme_flow::{ConnectionClass, ConnectionEntry, HalfOpenKey, Priority, Reason};
 use trireme_handshake::initiator::{Authenticated, Initiator, Input, Message, Output};
+use trireme_handshake::message::{self, Sender};
 use trireme_identity::Direction;
+use trireme_token::rotation::OwnToken;
 use trireme_token::{PairKeys, Role, Verified};
 use trireme_wire::tap::{Header, Kind};
 
 use super::authenticate::Peer;
 use super::egress_syn::strip;
-use super::handshake::{Half, Handshake, keys_from, reason_of};
+use super::handshake::{Half, Handshake, reason_of};
 use super::refuse::Refused;
+use super::teach::{Fresh, Proven, verdict_of};
 use super::{Context, Engine, Judged, Known, Next, authorize, parse};
 use crate::{Effect, Packet};
 
@@ -21,12 +24,14 @@ const EGRESS: Direction = Direction::Egress;
 pub(super) struct Answer {
     header: Header,
     peer: Arc<Verified>,
+    /// The token of ours that it answers, and the keys shared then.
+    own: OwnToken,
     keys: Arc<PairKeys>,
 }
 
 impl Answer {
     pub(super) fn message(&self) -> Message<'_> {
-        Message { header: &self.header, keys: &self.keys }
+        Message { header: &self.header, keys: &self.keys, own: self.own.token.id }
     }
 
     pub(super) const fn peer(&self) -> &Arc<Verified> {
@@ -56,8 +61,8 @@ impl Engine {
         let peer = said.as_ref().map(Answer::peer);
         match self.step(key, input) {
             Some(Output::Authorize(authenticated)) => {
-                let Some(peer) = peer else { return Err(Refused::new(EGRESS, Reason::Internal)) };
-                self.accept_responder(cx, key, Arc::clone(peer), authenticated)?;
+                let Some(answer) = &said else { return Err(Refused::new(EGRESS, Reason::Internal)) };
+                self.accept_responder(cx, key, answer, authenticated)?;
             }
             Some(Output::AuthorizeAddress) => self.accept_responder_address(cx, key)?,
             Some(Output::ProveAgain(proof)) => {
@@ -76,7 +81,7 @@ impl Engine {
     }
 
     /// The handshake that a SYN-ACK answers. One that acknowledges more than the SYN took the payload for data.
-    fn answered_syn(&mut self, cx: &Context<'_>) -> Result<HalfOpenKey, Box<Refused>> {
+    fn answered_syn(&mut self, cx: &mut Context<'_>) -> Result<HalfOpenKey, Box<Refused>> {
         let isn = cx.segment.ack.wrapping_sub(1);
         let key = HalfOpenKey { flow: cx.key, role: Role::Initiator, isn };
         if self.handshakes.get(&key).is_some() {
@@ -94,6 +99,7 @@ impl Engine {
         }
         let until = cx.now.monotonic + self.config.hostile_timeout;
         self.hostile.insert((cx.slot, cx.key.remote), until);
+        self.forget_destination(cx);
         Err(Refused::new(EGRESS, Reason::HostilePath))
     }
 
@@ -112,8 +118,9 @@ impl Engine {
             Some(Ok(_)) => return Err(refused(Reason::TapUnexpected)),
             Some(Err(reason)) => return Err(refused(reason)),
         };
-        let own = self.handshakes.get(&key).and_then(|handshake| handshake.own.clone());
-        let own = own.ok_or_else(|| refused(Reason::TapUnexpected))?;
+        let asked =
+            self.handshakes.get(&key).and_then(|asked| Some((asked.own.clone()?, asked.own_nonce()?)));
+        let (own, nonce) = asked.ok_or_else(|| refused(Reason::TapUnexpected))?;
         let source = cx.key.remote.0;
         // The unit asked for this answer: checking it must not depend on what strangers use up.
         let peer = match self.peer_of(&header, payload, source, Priority::Proven, cx.now, cx.out) {
@@ -122,9 +129,13 @@ impl Engine {
             Ok(Peer::Unknown) => return Err(refused(Reason::TokenUnknown)),
             Err(reason) => return Err(refused(reason)),
         };
-        let keys = keys_from(&mut self.pair_keys, &self.secrets, &own, &peer, Role::Initiator)
+        let answers = |own: &OwnToken, keys: &PairKeys| {
+            message::check_mac(&header, &keys.responder, Sender { token: own.token.id, nonce }).is_ok()
+        };
+        let (own, keys) = self
+            .answered_token(cx, &own, &peer, Role::Initiator, answers)
             .map_err(|reason| refused(reason).with_peer(&peer))?;
-        Ok(Said::Answer(Answer { header, peer, keys }))
+        Ok(Said::Answer(Answer { header, peer, own, keys }))
     }
 
     /// Takes an input through an initiator's state machine.
@@ -139,13 +150,16 @@ impl Engine {
         &mut self,
         cx: &mut Context<'_>,
         key: HalfOpenKey,
-        peer: Arc<Verified>,
+        Answer { peer, own, keys, .. }: &Answer,
         authenticated: Authenticated,
     ) -> Result<(), Box<Refused>> {
         let attested = (authenticated.endpoint.addr, authenticated.endpoint.port);
-        let decision = authorize::peer(&cx.unit, EGRESS, cx.key, &peer, attested.1)
-            .map_err(|refused| refused.with_attested(attested))?;
-        let (peer_slot, peer_generation) = self.peers.insert(peer.id, Arc::clone(&peer));
+        let place =
+            self.teach_peer(cx, &Proven { peer, own, role: Role::Initiator, keys, fresh: Fresh::Yes });
+        let judged = authorize::peer(&cx.unit, EGRESS, cx.key, peer, attested.1);
+        self.teach_verdict(cx, EGRESS, place, attested.1, verdict_of(&judged));
+        let decision = judged.map_err(|refused| refused.with_attested(attested))?;
+        let (peer_slot, peer_generation) = place;
         let entry = ConnectionEntry {
             role: Role::Initiator,
             epoch: cx.unit.epoch,
@@ -164,21 +178,36 @@ impl Engine {
         let handshake = self.handshakes.get_mut(&key).ok_or_else(internal)?;
         let Half::Initiator(initiator) = &mut handshake.half else { return Err(internal()) };
         initiator.accept(authenticated);
-        handshake.peer = Some(Arc::clone(&peer));
+        handshake.peer = Some(Arc::clone(peer));
         handshake.epoch = cx.unit.epoch;
-        let holds = handshake.own.as_ref().map(|own| own.token.id);
-        // Only where nothing translates the address is the node behind it known.
-        if let (true, Some(holds)) = (attested == cx.key.remote, holds) {
-            self.known.insert((cx.slot, cx.key.remote), Known { peer: Arc::clone(&peer), holds });
-        }
+        handshake.own = Some(own.clone());
+        handshake.older = None;
+        self.learn_destination(cx, peer, own, attested == cx.key.remote);
         self.install(cx, key, entry);
         let mut about = Refused::new(EGRESS, Reason::Accepted)
-            .with_peer(&peer)
+            .with_peer(peer)
             .with_attested(attested)
             .with_port(attested.1);
         about.decision = decision;
         self.record_accept(cx, &about);
         Ok(())
+    }
+
+    /// Only where nothing translates the address is the node behind it known.
+    fn learn_destination(
+        &mut self,
+        cx: &mut Context<'_>,
+        peer: &Arc<Verified>,
+        own: &OwnToken,
+        untranslated: bool,
+    ) {
+        let holds = own.token.id;
+        let tried_key = self.known.peek(&(cx.slot, cx.key.remote)).and_then(|known| known.tried_key);
+        let peer = untranslated.then(|| Arc::clone(peer));
+        if let Some(peer) = &peer {
+            self.teach_destination(cx, Some((peer.id, holds)));
+        }
+        self.known.insert((cx.slot, cx.key.remote), Known { peer, holds, tried_key });
     }
 
     fn accept_responder_address(

@@ -9,7 +9,7 @@ use trireme_token::cache::TokenCache;
 use trireme_token::rotation::Settings;
 
 use super::{Engine, NO_UNIT};
-use crate::{Effect, EngineError, PuError, PuSpec, Secrets};
+use crate::{Effect, EngineError, Lesson, PuError, PuSpec, Secrets};
 
 /// How long a failed rotation waits for the next attempt.
 const RETRY: Duration = Duration::from_secs(5);
@@ -21,12 +21,15 @@ impl Engine {
     ///
     /// # Errors
     /// [`PuError`] if no token can be made or there is no room; the unit then stays as it was.
-    pub fn upsert_pu(&mut self, spec: PuSpec, now: Now) -> Result<(), PuError> {
+    pub fn upsert_pu(&mut self, spec: PuSpec, now: Now, out: &mut Vec<Effect>) -> Result<(), PuError> {
+        if self.units.is_empty() {
+            self.peers.begin_at(now.wall);
+        }
         let before = self.units.get(&spec.slot).map(|unit| unit.id.clone());
         if before.is_none() && self.units.len() >= self.config.units {
             return Err(PuError::Full(self.config.units));
         }
-        self.rotate_if_due(now);
+        self.rotate_if_due(now, out);
         let identity = spec.settings.tag_filter.apply(&spec.tags);
         self.own
             .upsert(&self.secrets.signer, &spec.id, &identity, now.wall)
@@ -34,7 +37,9 @@ impl Engine {
         if let Some(before) = before.filter(|before| *before != spec.id) {
             self.own.remove(&before);
         }
-        self.units.insert(spec.slot, Arc::new(spec));
+        let slot = spec.slot;
+        self.units.insert(slot, Arc::new(spec));
+        self.teach_own_tokens(slot, now.wall, out);
         Ok(())
     }
 
@@ -50,6 +55,7 @@ impl Engine {
         }
         if let Some(unit) = self.units.remove(&slot) {
             self.own.remove(&unit.id);
+            out.push(Effect::Teach(Lesson::OwnTokens { pu: slot, tokens: Vec::new() }));
         }
         self.counters.retain(|(counted, _), _| *counted != slot);
     }
@@ -84,6 +90,9 @@ impl Engine {
         }
         self.pair_keys.clear();
         self.known.clear();
+        let forgotten = self.peers.distrust().into_iter().map(Lesson::ForgetPeer);
+        out.extend(forgotten.map(Effect::Teach));
+        self.teach_all_own_tokens(now.wall, out);
         for packet in self.jobs.clear() {
             drop(self.refuse_waiting(packet, &Reason::TokenUnknown.into(), now, out));
         }
@@ -91,7 +100,7 @@ impl Engine {
     }
 
     /// Makes new tokens and a new agreement key at half of their life.
-    pub(super) fn rotate_if_due(&mut self, now: Now) {
+    pub(super) fn rotate_if_due(&mut self, now: Now, out: &mut Vec<Effect>) {
         if now.monotonic < self.rotate_at && now.wall < self.own.due_at() {
             return;
         }
@@ -100,7 +109,10 @@ impl Engine {
             return;
         }
         match self.own.rotate(&self.secrets.signer, now.wall, &mut self.random) {
-            Ok(()) => self.plan_rotation(now),
+            Ok(()) => {
+                self.plan_rotation(now);
+                self.teach_all_own_tokens(now.wall, out);
+            }
             Err(_) => {
                 self.count(NO_UNIT, Reason::TokenUnavailable);
                 self.rotate_at = now.monotonic + RETRY;

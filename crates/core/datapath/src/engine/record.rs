@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use trireme_flow::{Action, FlowEvent, FlowKey, FlowRecord, Party, Reason, RecordKey};
+use trireme_flow::{Action, Budget, FlowEvent, FlowKey, FlowRecord, Party, Reason, RecordKey};
 use trireme_identity::time::Now;
 use trireme_identity::{Direction, Protocol, TagSet};
 use trireme_policy::{Decision, Peer};
@@ -42,7 +42,7 @@ impl Engine {
         action: Action,
         observed: Option<Action>,
     ) {
-        let Scene { unit, key, now } = *scene;
+        let Scene { key, now, .. } = *scene;
         let (source, destination) = match about.direction {
             Direction::Ingress => (key.remote, key.local),
             Direction::Egress => (key.local, key.remote),
@@ -60,50 +60,22 @@ impl Engine {
             reason: about.reason,
         };
         let explanations = &mut self.explanations;
-        let record = self.records.note(name, now, || {
-            let local = Party {
-                id: Some(unit.id.clone()),
-                node: None,
-                tags: unit.tags.clone(),
-                address: key.local.0,
-                port: key.local.1,
-            };
-            let remote = remote_party(about.peer.as_ref(), key.remote);
-            let (source, destination) = match about.direction {
-                Direction::Ingress => (remote, local),
-                Direction::Egress => (local, remote),
-            };
-            let decision = about.decision.as_ref();
-            let text = |name: &Option<Arc<str>>| name.as_deref().map(str::to_owned);
-            let explained = about.decision.is_some() && explanations.try_take(EVERYBODY, now.monotonic);
-            FlowRecord {
-                pu: unit.id.clone(),
-                direction: about.direction,
-                source,
-                destination,
-                attested: about.attested.filter(|attested| *attested != key.remote),
-                protocol: Protocol::TCP,
-                action,
-                observed,
-                policy: decision.and_then(|decision| text(&decision.policy_id)),
-                rule: decision.and_then(|decision| text(&decision.rule_name)),
-                rule_number: decision.and_then(|decision| decision.rule_number),
-                reason: about.reason,
-                explanation: match about.note.clone() {
-                    Some(note) => Some(note),
-                    None if explained && rejects(action, observed) => explain(unit, about, key.remote.0),
-                    None => None,
-                },
-                event: FlowEvent::Decision,
-                traffic: None,
-                count: 1,
-                first_seen: now.wall,
-                last_seen: now.wall,
-            }
-        });
+        let record = self.records.note(name, now, || record_of(scene, explanations, about, action, observed));
         if let Some(record) = record {
             out.push(Effect::Record(record));
         }
+    }
+
+    /// The record of one decision.
+    pub(super) fn record_of(
+        &mut self,
+        scene: &Scene<'_>,
+        about: &Refused,
+        action: Action,
+        observed: Option<Action>,
+    ) -> FlowRecord {
+        let observed = observed.or_else(|| observed_by_rule(about.decision.as_ref(), action));
+        record_of(scene, &mut self.explanations, about, action, observed)
     }
 
     /// Counts and records something noteworthy that does not stop the packet.
@@ -116,6 +88,56 @@ impl Engine {
     pub(super) fn record_accept(&mut self, cx: &mut Context<'_>, about: &Refused) {
         self.count(cx.slot, about.reason);
         self.record(cx, about, Action::Accept, None);
+    }
+}
+
+/// The record of one decision.
+fn record_of(
+    scene: &Scene<'_>,
+    explanations: &mut Budget,
+    about: &Refused,
+    action: Action,
+    observed: Option<Action>,
+) -> FlowRecord {
+    let Scene { unit, key, now } = *scene;
+    let local = Party {
+        id: Some(unit.id.clone()),
+        node: None,
+        tags: unit.tags.clone(),
+        address: key.local.0,
+        port: key.local.1,
+    };
+    let remote = remote_party(about.peer.as_ref(), key.remote);
+    let (source, destination) = match about.direction {
+        Direction::Ingress => (remote, local),
+        Direction::Egress => (local, remote),
+    };
+    let decision = about.decision.as_ref();
+    let text = |name: &Option<Arc<str>>| name.as_deref().map(str::to_owned);
+    let explained = about.decision.is_some() && explanations.try_take(EVERYBODY, now.monotonic);
+    FlowRecord {
+        pu: unit.id.clone(),
+        direction: about.direction,
+        source,
+        destination,
+        attested: about.attested.filter(|attested| *attested != key.remote),
+        protocol: Protocol::TCP,
+        action,
+        observed,
+        policy: decision.and_then(|decision| text(&decision.policy_id)),
+        rule: decision.and_then(|decision| text(&decision.rule_name)),
+        rule_number: decision.and_then(|decision| decision.rule_number),
+        reason: about.reason,
+        explanation: match about.note.clone() {
+            Some(note) => Some(note),
+            None if explained && rejects(action, observed) => explain(unit, about, key.remote.0),
+            None => None,
+        },
+        event: FlowEvent::Decision,
+        traffic: None,
+        count: 1,
+        first_seen: now.wall,
+        last_seen: now.wall,
     }
 }
 

@@ -59,7 +59,7 @@ impl Engine {
             out.push(Effect::Record(record));
         }
         if !self.units.is_empty() {
-            self.rotate_if_due(now);
+            self.rotate_if_due(now, out);
         }
     }
 

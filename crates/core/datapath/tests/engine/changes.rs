@@ -122,7 +122,13 @@ fn a_removed_unit_leaves_nothing_behind() {
     assert_eq!((stats.half_open, stats.held_packets, stats.held_bytes), (0, 0, 0));
     assert_eq!(pair.server_gets(&data(b"x")).silence(), Reason::UnitUnknown);
     pair.client.engine.remove_pu(CLIENT, pair.now, &mut effects);
-    assert!(matches!(effects.as_slice(), [trireme_datapath::Effect::Remove(key)] if *key == client_key()));
+    let removed = effects.iter().filter_map(|effect| match effect {
+        Effect::Remove(key) => Some(*key),
+        _ => None,
+    });
+    assert_eq!(removed.collect::<Vec<_>>(), [client_key()]);
+    let told = |effect: &Effect| matches!(effect, Effect::Teach(Lesson::OwnTokens { tokens, .. }) if tokens.is_empty());
+    assert_eq!(effects.iter().filter(|effect| told(effect)).count(), 2);
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trireme_datapath::{
-    Effect, Engine, EngineConfig, EngineStats, Hook, Packet, PuSettings, PuSpec, Secrets, Toward, Verdict,
-    VerifyDone,
+    Effect, Engine, EngineConfig, EngineStats, HalfOpenEntry, Hook, Lesson, Packet, PuSettings, PuSpec,
+    Secrets, Toward, Verdict, VerifyDone,
 };
 use trireme_flow::{Action, ConnectionEntry, FlowKey, FlowRecord, PuSlot, Reason};
 use trireme_identity::time::{Instant, Now, WallTime};
@@ -47,6 +47,10 @@ pub(crate) struct Node {
     pub(crate) deferred: Option<Vec<VerifyDone>>,
     /// Installs and removals in order.
     pub(crate) writes: Vec<Write>,
+    pub(crate) lessons: Vec<Lesson>,
+    /// What the back end adds to the next packet.
+    pub(crate) hand_over: Option<HalfOpenEntry>,
+    pub(crate) renewal: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -112,12 +116,17 @@ impl Node {
             forgotten: Vec::new(),
             deferred: None,
             writes: Vec::new(),
+            lessons: Vec::new(),
+            hand_over: None,
+            renewal: false,
         }
     }
 
     pub(crate) fn upsert(&mut self, spec: PuSpec, now: Now) {
         self.epochs.insert(spec.slot, spec.epoch);
-        self.engine.upsert_pu(spec, now).unwrap();
+        let mut effects = Vec::new();
+        self.engine.upsert_pu(spec, now, &mut effects).unwrap();
+        self.carry_out(effects, now, &mut Step::default());
     }
 
     pub(crate) fn key(pu: PuSlot, hook: Hook, bytes: &[u8]) -> Option<FlowKey> {
@@ -168,7 +177,16 @@ impl Node {
             return step;
         }
         let connection = Self::key(pu, hook, bytes).and_then(|key| self.table.get(&key).copied());
-        let packet = Packet { pu, hook, bytes: bytes.to_vec(), gso_size: None, connection, token: 7 };
+        let packet = Packet {
+            pu,
+            hook,
+            bytes: bytes.to_vec(),
+            gso_size: None,
+            connection,
+            half_open: self.hand_over.take(),
+            renewal: std::mem::take(&mut self.renewal),
+            token: 7,
+        };
         let mut effects = Vec::new();
         let before = self.stats().reasons;
         let verdict = self.engine.handle_packet(packet, now, &mut effects);
@@ -220,6 +238,7 @@ impl Node {
                 }
                 Effect::Record(record) => self.records.push(record),
                 Effect::ForgetConntrack(tuple) => self.forgotten.push(tuple),
+                Effect::Teach(lesson) => self.lessons.push(lesson),
             }
         }
     }

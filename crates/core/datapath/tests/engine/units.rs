@@ -52,7 +52,11 @@ fn a_unit_whose_token_does_not_fit_is_refused_with_the_longest_tags() {
     let mut node = Node::new(EngineConfig::default(), psk_secrets("node-a", KEY), 1);
     let long = format!("big={}", "x".repeat(500));
     let tags = [long.as_str(), &long.replace("big", "bigger"), &long.replace("big", "biggest")];
-    let error = node.engine.upsert_pu(spec(CLIENT, "client", &tags, &PuPolicy::unrestricted()), start());
+    let error = node.engine.upsert_pu(
+        spec(CLIENT, "client", &tags, &PuPolicy::unrestricted()),
+        start(),
+        &mut Vec::new(),
+    );
     let Err(PuError::Token { id, source }) = error else { panic!("{error:?}") };
     assert_eq!(id.as_str(), "client");
     assert!(source.to_string().contains("biggest"), "{source}");

@@ -55,7 +55,13 @@ impl Proving {
             Input::Data { seq } if seq == proof.seq => Output::ProofFirst(proof.clone()),
             Input::Data { .. } | Input::Reset | Input::PeerSyn => Output::Pass,
             Input::SynAck { ack, message } => match self.sent.authenticate(ack, message) {
-                Ok(Some(again)) if again == self.authenticated => self.handle_again(),
+                // Roll-over may show another token of the responder's; the nonce says that it is the same handshake.
+                Ok(Some(again))
+                    if again.peer.nonce == self.authenticated.peer.nonce
+                        && again.endpoint == self.authenticated.endpoint =>
+                {
+                    self.handle_again()
+                }
                 // A new connection of the responder, from a replayed SYN: this handshake proves itself once.
                 Ok(Some(_)) => Output::Drop(Fault::NonceMismatch),
                 Ok(None) => Output::Drop(Fault::IdentityStripped),

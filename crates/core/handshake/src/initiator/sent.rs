@@ -1,7 +1,7 @@
 //! Between SYN and SYN-ACK.
 
 use trireme_identity::Protocol;
-use trireme_token::Role;
+use trireme_token::{Role, TokenId};
 use trireme_wire::tap::{Body, Header};
 
 use super::{Attach, Authenticated, Input, Message, Output, PeerRefusal, Proof, Verified, check_ack};
@@ -41,10 +41,21 @@ impl SynSent {
         Self { isn, own, last_resort, syns: 1, resent: false, refusal_reported: false, payloads: [0; 2] }
     }
 
+    /// The same for a handshake of which this many SYNs have left already.
+    #[must_use]
+    pub const fn after(self, syns: u8) -> Self {
+        Self { syns, ..self }
+    }
+
     /// Our token and nonce.
     #[must_use]
     pub const fn own(&self) -> Sender {
         self.own
+    }
+
+    /// Shows another token of ours from the next SYN on, with the same nonce.
+    pub const fn show(&mut self, token: TokenId) {
+        self.own.token = token;
     }
 
     /// The sequence number of the SYN.
@@ -83,10 +94,14 @@ impl SynSent {
                 Err(fault) => Output::Drop(fault),
             },
             Input::PeerReset { ack: None, .. } => Output::Drop(Fault::ResetUnproven),
-            Input::Refusal { header, keys } => {
+            Input::Refusal { header, keys, own } => {
                 let checked = keys.filter(|_| header.has_mac());
                 if let Some(keys) = checked
-                    && let Err(fault) = message::check_mac(header, keys.of(Role::Responder), self.own)
+                    && let Err(fault) = message::check_mac(
+                        header,
+                        keys.of(Role::Responder),
+                        Sender { token: own, ..self.own },
+                    )
                 {
                     return Output::Drop(fault);
                 }
@@ -146,18 +161,18 @@ impl SynSent {
         }
     }
 
-    fn open(&self, Message { header, keys }: Message<'_>) -> Result<Authenticated, Fault> {
+    fn open(&self, Message { header, keys, own }: Message<'_>) -> Result<Authenticated, Fault> {
         let Body::SynAck { endpoint, .. } = header.body else { return Err(Fault::Unexpected) };
         if endpoint.protocol != Protocol::TCP {
             return Err(Fault::Unexpected);
         }
-        message::check_mac(header, keys.of(Role::Responder), self.own)?;
+        let sender = Sender { token: own, ..self.own };
+        message::check_mac(header, keys.of(Role::Responder), sender)?;
         let peer = message::sender(header);
-        let payload =
-            message::ack(self.own, keys.of(Role::Initiator), peer).map_err(|_| Fault::Unexpected)?;
+        let payload = message::ack(sender, keys.of(Role::Initiator), peer).map_err(|_| Fault::Unexpected)?;
         let mac = payload.get(40..56).and_then(|mac| mac.try_into().ok()).ok_or(Fault::Unexpected)?;
         let proof = Proof { seq: self.isn.wrapping_add(1), payload, mac };
-        Ok(Authenticated { peer, endpoint, proof })
+        Ok(Authenticated { peer, own, endpoint, proof })
     }
 
     /// A refusal changes nothing but that it is reported once.

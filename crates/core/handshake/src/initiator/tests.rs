@@ -35,7 +35,8 @@ fn sent() -> SynSent {
 fn proving() -> Initiator {
     let mut state = Initiator::SynSent(sent());
     let (keys, header) = (keys(), syn_ack_from(PEER, OWN));
-    let input = Input::SynAck { ack: 0, message: Some(Message { header: &header, keys: &keys }) };
+    let input =
+        Input::SynAck { ack: 0, message: Some(Message { header: &header, keys: &keys, own: OWN.token }) };
     let Output::Authorize(authenticated) = state.handle(input) else { panic!("kind 2 is right") };
     assert_eq!(state.accept(authenticated), Accepted::Yes);
     state
@@ -100,7 +101,7 @@ fn every_state_answers_every_input() {
     let blind_request =
         header(&message::token_request(PEER.token, Nonce([7; 16]), message::Seal::Open).unwrap());
 
-    let said = |header| Some(Message { header, keys: &keys });
+    let said = |header| Some(Message { header, keys: &keys, own: OWN.token });
     let syn_ack = |header| Input::SynAck { ack: 0, message: said(header) };
     let beyond = ISN.wrapping_add(1).wrapping_add(u32::try_from(PAYLOAD).unwrap());
     let stray = "Drop Stray";
@@ -160,19 +161,19 @@ fn every_state_answers_every_input() {
         (Input::PeerData { ack: 77 }, ["PassBare", "PassBare", "Confirmed", "Pass"]),
         (Input::PeerSyn, ["Drop SimultaneousOpen", "Drop SimultaneousOpen", "Pass", "Pass"]),
         (
-            Input::Refusal { header: &refusal, keys: Some(&keys) },
+            Input::Refusal { header: &refusal, keys: Some(&keys), own: OWN.token },
             ["Report Yes", "Drop Unexpected", "Consume", "Pass"],
         ),
         (
-            Input::Refusal { header: &forged_refusal, keys: Some(&keys) },
+            Input::Refusal { header: &forged_refusal, keys: Some(&keys), own: OWN.token },
             ["Drop MacInvalid", "Drop Unexpected", "Consume", "Pass"],
         ),
         (
-            Input::Refusal { header: &bare_refusal, keys: None },
+            Input::Refusal { header: &bare_refusal, keys: None, own: OWN.token },
             ["Report No", "Drop Unexpected", "Consume", "Pass"],
         ),
         (
-            Input::Refusal { header: &blind_refusal, keys: None },
+            Input::Refusal { header: &blind_refusal, keys: None, own: OWN.token },
             ["Drop NonceMismatch", "Drop Unexpected", "Confirmed", "Pass"],
         ),
         (Input::TokenRequest { header: &request }, ["Resend false", "Drop Unexpected", "Consume", "Pass"]),
@@ -201,13 +202,14 @@ fn every_state_answers_every_input() {
 fn a_refusal_is_reported_once_and_changes_nothing_else() {
     let keys = keys();
     let refusal = header(&message::refusal(PEER.token, Some(&keys.responder), OWN, 400, 7).unwrap());
-    let input = Input::Refusal { header: &refusal, keys: Some(&keys) };
+    let input = Input::Refusal { header: &refusal, keys: Some(&keys), own: OWN.token };
     let mut state = Initiator::SynSent(sent());
     let report = PeerRefusal { peer: PEER.token, reason: 400, rule: 7, verified: Verified::Yes };
     assert_eq!(state.handle(input), Output::Report(report));
     assert_eq!(state.handle(input), Output::Consume);
     let answer = syn_ack_from(PEER, OWN);
-    let input = Input::SynAck { ack: 0, message: Some(Message { header: &answer, keys: &keys }) };
+    let input =
+        Input::SynAck { ack: 0, message: Some(Message { header: &answer, keys: &keys, own: OWN.token }) };
     assert!(matches!(state.handle(input), Output::Authorize(_)));
 }
 
@@ -226,7 +228,8 @@ fn the_third_retransmission_falls_back_unless_identity_is_a_must() {
 #[test]
 fn only_a_waiting_handshake_can_be_accepted() {
     let Initiator::Proving(state) = proving() else { panic!("accepted") };
-    let authenticated = Authenticated { peer: PEER, endpoint: ENDPOINT, proof: state.proof().clone() };
+    let authenticated =
+        Authenticated { peer: PEER, own: OWN.token, endpoint: ENDPOINT, proof: state.proof().clone() };
     for mut state in [Initiator::PlainSent(PlainSent::new(ISN)), proving(), admitted()] {
         let before = state.clone();
         assert_eq!(state.accept(authenticated.clone()), Accepted::No);
@@ -249,9 +252,48 @@ fn the_proof_answers_the_responders_nonce_at_the_first_sequence_number() {
 #[test]
 fn the_proof_is_repeated_only_for_a_unit_that_took_the_syn_ack() {
     let (keys, header) = (keys(), syn_ack_from(PEER, OWN));
-    let again = Input::SynAck { ack: 0, message: Some(Message { header: &header, keys: &keys }) };
+    let again =
+        Input::SynAck { ack: 0, message: Some(Message { header: &header, keys: &keys, own: OWN.token }) };
     let mut state = proving();
     assert_eq!(state.handle(again), Output::Pass);
     assert!(matches!(state.handle(Input::Ack { seq: 0 }), Output::AttachProof(_)));
     assert!(matches!(state.handle(again), Output::ProveAgain(_)));
+}
+
+#[test]
+fn a_syn_ack_may_answer_either_of_two_tokens_and_the_proof_is_made_with_that_one() {
+    let second = Sender { token: TokenId([8; 16]), ..OWN };
+    let keys = keys();
+    for answered in [OWN, second] {
+        let mut sent = sent();
+        sent.show(second.token);
+        let mut state = Initiator::SynSent(sent);
+        let header = syn_ack_from(PEER, answered);
+        let message = Message { header: &header, keys: &keys, own: answered.token };
+        let Output::Authorize(authenticated) = state.handle(Input::SynAck { ack: 0, message: Some(message) })
+        else {
+            panic!("the MAC is right")
+        };
+        assert_eq!(self::header(&authenticated.proof.payload).token_id, answered.token.0);
+        state.accept(authenticated);
+        let Initiator::Proving(proving) = &state else { panic!("it proves") };
+        assert_eq!(proving.sent().own(), answered);
+    }
+}
+
+#[test]
+fn a_repeated_syn_ack_may_show_another_token_of_the_responder() {
+    let mut state = proving();
+    state.handle(Input::Ack { seq: 0 });
+    let header = syn_ack_from(Sender { token: TokenId([8; 16]), ..PEER }, OWN);
+    let keys = keys();
+    let message = Message { header: &header, keys: &keys, own: OWN.token };
+    let output = state.handle(Input::SynAck { ack: 0, message: Some(message) });
+    assert!(matches!(output, Output::ProveAgain(_)), "{output:?}");
+}
+
+#[test]
+fn a_proof_is_made_again_from_its_mac() {
+    let proof = message::ack(OWN, &keys().initiator, PEER).unwrap();
+    assert_eq!(message::ack_again(OWN, header(&proof).mac, PEER), Ok(proof));
 }

@@ -1,6 +1,6 @@
 //! An initiator with identity.
 
-use trireme_token::{Nonce, PairKeys, Role};
+use trireme_token::{Nonce, PairKeys, Role, TokenId};
 use trireme_wire::tap::{Body, Header};
 
 use super::{Attach, Input, Output, Responder, Step, check_reset, stay};
@@ -12,6 +12,8 @@ use crate::message::{self, Sender};
 pub struct SynReceived {
     isn: u32,
     peer: Sender,
+    /// The token that the initiator showed before with the same nonce.
+    before: Option<TokenId>,
     own: Sender,
 }
 
@@ -19,7 +21,7 @@ impl SynReceived {
     /// Starts a handshake with an authorized initiator; `own` holds the nonce that all SYN-ACKs for this SYN share.
     #[must_use]
     pub const fn new(isn: u32, peer: Sender, own: Sender) -> Self {
-        Self { isn, peer, own }
+        Self { isn, peer, before: None, own }
     }
 
     /// The initiator's token and nonce.
@@ -32,6 +34,17 @@ impl SynReceived {
     #[must_use]
     pub const fn own(&self) -> Sender {
         self.own
+    }
+
+    pub(super) fn show_peer(&mut self, token: TokenId) {
+        if token != self.peer.token {
+            self.before = Some(self.peer.token);
+            self.peer.token = token;
+        }
+    }
+
+    pub(super) const fn show(&mut self, token: TokenId) {
+        self.own.token = token;
     }
 
     pub(super) fn handle(&self, input: Input<'_>) -> Step {
@@ -52,21 +65,25 @@ impl SynReceived {
     /// The same nonce, or a SYN that left without identity as a last resort, is a retransmission.
     fn handle_syn(&self, again: Option<Sender>) -> Output {
         match again {
-            Some(again) if again != self.peer => Output::Drop(Fault::NonceMismatch),
+            Some(again) if again.nonce != self.peer.nonce => Output::Drop(Fault::NonceMismatch),
+            Some(again) if again.token != self.peer.token => Output::AnotherToken,
             Some(_) | None => Output::Pass,
         }
     }
 
-    fn check_proof(&self, seq: u32, header: &Header, keys: Option<&PairKeys>) -> Result<(), Fault> {
+    fn check_proof(&self, seq: u32, proof: (&Header, Option<&PairKeys>, TokenId)) -> Result<(), Fault> {
+        let (header, keys, own) = proof;
         let Body::Ack { echo } = header.body else { return Err(Fault::Unexpected) };
         if seq != self.isn.wrapping_add(1) {
             return Err(Fault::Stray);
         }
-        if echo != self.own.nonce.0 || message::sender(header) != self.peer {
+        let peer = message::sender(header);
+        let shown = peer.token == self.peer.token || Some(peer.token) == self.before;
+        if echo != self.own.nonce.0 || peer.nonce != self.peer.nonce || !shown {
             return Err(Fault::NonceMismatch);
         }
         let keys = keys.ok_or(Fault::MacMissing)?;
-        message::check_mac(header, keys.of(Role::Initiator), self.own)
+        message::check_mac(header, keys.of(Role::Initiator), Sender { token: own, ..self.own })
     }
 }
 
@@ -78,10 +95,20 @@ pub struct SynAckSent {
 }
 
 impl SynAckSent {
+    /// The same for a unit that has answered with this sequence number.
+    #[must_use]
+    pub const fn new(syn: SynReceived, syn_ack: u32) -> Self {
+        Self { syn, syn_ack }
+    }
+
     /// What the SYN said.
     #[must_use]
     pub const fn syn(&self) -> &SynReceived {
         &self.syn
+    }
+
+    pub(super) const fn syn_mut(&mut self) -> &mut SynReceived {
+        &mut self.syn
     }
 
     pub(super) fn handle(&self, input: Input<'_>) -> Step {
@@ -92,13 +119,15 @@ impl SynAckSent {
                 let sent = Self { syn: self.syn.clone(), syn_ack: seq };
                 (Some(Responder::SynAckSent(sent)), Output::Answer(Attach::Full))
             }
-            Input::Proof { seq, header, keys, .. } => match self.syn.check_proof(seq, header, keys) {
-                Ok(()) => {
-                    let proven = Proven { sent: self.clone(), proof_mac: header.mac };
-                    (Some(Responder::Proven(proven)), Output::Admit)
+            Input::Proof { seq, header, keys, own, .. } => {
+                match self.syn.check_proof(seq, (header, keys, own)) {
+                    Ok(()) => {
+                        let proven = Proven { sent: self.clone(), proof_mac: header.mac };
+                        (Some(Responder::Proven(proven)), Output::Admit)
+                    }
+                    Err(fault) => stay(Output::Drop(fault)),
                 }
-                Err(fault) => stay(Output::Drop(fault)),
-            },
+            }
             Input::PeerData { .. } => stay(Output::Hold),
             Input::PeerAck { .. } => stay(Output::Drop(Fault::ProofMissing)),
             Input::PeerReset { seq } => check_reset(self.syn.isn, seq),
@@ -123,6 +152,10 @@ impl Proven {
         &self.sent.syn
     }
 
+    pub(super) const fn syn_mut(&mut self) -> &mut SynReceived {
+        &mut self.sent.syn
+    }
+
     /// The MAC of the proof.
     #[must_use]
     pub const fn proof_mac(&self) -> [u8; 16] {
@@ -131,7 +164,10 @@ impl Proven {
 
     pub(super) fn handle(&self, input: Input<'_>) -> Step {
         match input {
-            Input::PeerSyn(again) => stay(self.sent.syn.handle_syn(again)),
+            Input::PeerSyn(again) => stay(match self.sent.syn.handle_syn(again) {
+                Output::AnotherToken => Output::Pass,
+                output => output,
+            }),
             Input::SynAck { seq, .. } if seq == self.sent.syn_ack => stay(Output::Answer(Attach::Full)),
             Input::SynAck { seq, fresh } => self.begin_anew(seq, fresh),
             Input::Proof { seq, header, .. }

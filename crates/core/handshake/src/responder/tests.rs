@@ -31,7 +31,7 @@ fn states() -> [Responder; 6] {
     assert_eq!(sent.handle(syn_ack(SYN_ACK)), Output::Answer(Attach::IfUnknown));
     let mut proven = sent.clone();
     let (header, keys) = (proof_to(OWN), keys());
-    let proof = Input::Proof { seq: 0, ack: SYN_ACK + 1, header: &header, keys: Some(&keys) };
+    let proof = Input::Proof { seq: 0, ack: SYN_ACK + 1, header: &header, keys: Some(&keys), own: OWN.token };
     assert_eq!(proven.handle(proof), Output::Admit);
     let address = Responder::AddressSyn(AddressSyn::new(ISN));
     let mut answered = address.clone();
@@ -62,13 +62,17 @@ fn every_state_answers_every_input() {
     let other_sender = Header { nonce: [7; 16], ..right };
     let refusal = message::refusal(PEER.token, Some(&keys.initiator), OWN, 1, 1).unwrap();
     let wrong_kind = Header::parse(&refusal).unwrap();
-    let proof = |header| Input::Proof { seq: 0, ack: SYN_ACK + 1, header, keys: Some(&keys) };
+    let proof = |header| Input::Proof { seq: 0, ack: SYN_ACK + 1, header, keys: Some(&keys), own: OWN.token };
     let other = Sender { nonce: FRESH, ..PEER };
     let (pass, stray) = ("Pass", "Drop(Stray)");
     let (nonce, reset) = ("Drop(NonceMismatch)", "Drop(ResetUnproven)");
     let admit = "AdmitAddress -> AddressAdmitted";
-    let table: [(Input<'_>, [&str; 6]); 20] = [
+    let table: [(Input<'_>, [&str; 6]); 21] = [
         (Input::PeerSyn(Some(PEER)), [pass, pass, pass, "Anew", "Anew", pass]),
+        (
+            Input::PeerSyn(Some(Sender { token: TokenId([8; 16]), ..PEER })),
+            ["AnotherToken", "AnotherToken", pass, "Anew", "Anew", pass],
+        ),
         (Input::PeerSyn(Some(other)), [nonce, nonce, nonce, "Anew", "Anew", pass]),
         (Input::PeerSyn(None), [pass; 6]),
         (
@@ -101,11 +105,11 @@ fn every_state_answers_every_input() {
         (proof(&forged), [stray, "Drop(MacInvalid)", pass, stray, admit, pass]),
         (proof(&wrong_kind), [stray, "Drop(Unexpected)", pass, stray, admit, pass]),
         (
-            Input::Proof { seq: 1, ack: SYN_ACK + 1, header: &right, keys: Some(&keys) },
+            Input::Proof { seq: 1, ack: SYN_ACK + 1, header: &right, keys: Some(&keys), own: OWN.token },
             [stray, stray, pass, stray, admit, pass],
         ),
         (
-            Input::Proof { seq: 0, ack: 7, header: &right, keys: None },
+            Input::Proof { seq: 0, ack: 7, header: &right, keys: None, own: OWN.token },
             [stray, "Drop(MacMissing)", "Duplicate", stray, stray, pass],
         ),
         (Input::PeerAck { ack: SYN_ACK + 1 }, [stray, "Drop(ProofMissing)", pass, stray, admit, pass]),
@@ -132,10 +136,10 @@ fn a_new_connection_of_the_unit_never_meets_the_nonce_of_an_old_proof() {
     assert_eq!(proven.handle(syn_ack(555)), Output::AnswerAnew);
     assert_eq!(proven.syn().map(|syn| syn.own().nonce), Some(FRESH));
     let (header, keys) = (proof_to(OWN), keys());
-    let replay = Input::Proof { seq: 0, ack: 556, header: &header, keys: Some(&keys) };
+    let replay = Input::Proof { seq: 0, ack: 556, header: &header, keys: Some(&keys), own: OWN.token };
     assert_eq!(proven.handle(replay), Output::Drop(Fault::NonceMismatch));
     let header = proof_to(Sender { nonce: FRESH, ..OWN });
-    let proof = Input::Proof { seq: 0, ack: 556, header: &header, keys: Some(&keys) };
+    let proof = Input::Proof { seq: 0, ack: 556, header: &header, keys: Some(&keys), own: OWN.token };
     assert_eq!(proven.handle(proof), Output::Admit);
 }
 
@@ -158,4 +162,39 @@ fn an_address_is_shown_by_an_answer_to_one_of_the_last_two_syn_acks() {
     }
     again.handle(syn_ack(300));
     assert_eq!(again.handle(Input::PeerAck { ack: SYN_ACK + 1 }), Output::Drop(Fault::Stray));
+}
+
+#[test]
+fn a_proof_for_either_of_two_tokens_with_one_nonce_is_accepted() {
+    let [_, mut sent, ..] = states();
+    let second = Sender { token: TokenId([8; 16]), ..PEER };
+    sent.show_peer(second.token);
+    sent.show_peer(second.token);
+    assert_eq!(sent.handle(Input::PeerSyn(Some(second))), Output::Pass);
+    for peer in [PEER, second] {
+        let header = Header::parse(&message::ack(peer, &keys().initiator, OWN).unwrap()).unwrap();
+        let proof =
+            Input::Proof { seq: 0, ack: SYN_ACK + 1, header: &header, keys: Some(&keys()), own: OWN.token };
+        assert_eq!(sent.clone().handle(proof), Output::Admit, "{peer:?}");
+    }
+    let stranger = Sender { token: TokenId([7; 16]), ..PEER };
+    let header = Header::parse(&message::ack(stranger, &keys().initiator, OWN).unwrap()).unwrap();
+    let proof =
+        Input::Proof { seq: 0, ack: SYN_ACK + 1, header: &header, keys: Some(&keys()), own: OWN.token };
+    assert_eq!(sent.handle(proof), Output::Drop(Fault::NonceMismatch));
+}
+
+#[test]
+fn a_proof_may_answer_either_of_two_tokens_of_ours() {
+    let [_, mut sent, ..] = states();
+    let second = Sender { token: TokenId([8; 16]), ..OWN };
+    sent.show(second.token);
+    for own in [OWN, second] {
+        let header = proof_to(own);
+        let keys = keys();
+        let proof =
+            |own: TokenId| Input::Proof { seq: 0, ack: SYN_ACK + 1, header: &header, keys: Some(&keys), own };
+        assert_eq!(sent.clone().handle(proof(own.token)), Output::Admit);
+        assert_eq!(sent.clone().handle(proof(TokenId([7; 16]))), Output::Drop(Fault::MacInvalid));
+    }
 }

@@ -49,6 +49,11 @@ impl AddressIndex {
         index
     }
 
+    /// Whether there is no rule.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// The first rule that matches: by priority, then by the length of its prefix.
     pub(crate) fn first(&self, address: IpAddr, probe: &Probe<'_>) -> Option<Hit<'_>> {
         let lens = if address.is_ipv4() { &self.v4_lens } else { &self.v6_lens };

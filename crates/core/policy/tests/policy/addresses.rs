@@ -137,3 +137,17 @@ fn a_rule_for_any_peer_also_acts_where_tags_are_unrestricted() {
     };
     assert_eq!(["10.1.0.1", "10.2.0.1"].map(decide), [Reject, Accept]);
 }
+
+#[test]
+fn only_address_rules_for_every_peer_make_verdicts_depend_on_the_address() {
+    let judges = |policy: &PuPolicy| {
+        let policy = CompiledPolicy::compile(policy).unwrap();
+        (policy.judges_by_address(Direction::Ingress), policy.judges_by_address(Direction::Egress))
+    };
+    let mut rule = acl("net", RuleAction::Reject, &["10.0.0.0/8"], &[]);
+    assert_eq!(judges(&network([rule.clone()])), (false, false));
+    rule.any_peer = true;
+    assert_eq!(judges(&network([rule.clone()])), (true, false));
+    rule.flow.observe = trireme_policy::Observe::Continue;
+    assert_eq!(judges(&network([rule])), (true, false));
+}

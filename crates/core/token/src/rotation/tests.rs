@@ -165,3 +165,32 @@ fn debug_shows_no_private_key() {
     assert!(text.contains("private: \"redacted\""), "{text}");
     assert!(!text.contains("private: ["), "{text}");
 }
+
+fn usable(tokens: &OwnTokens, now: WallTime) -> Vec<TokenId> {
+    tokens.usable(&unit(), now).into_iter().map(|own| own.token.id).collect()
+}
+
+#[test]
+fn the_token_before_the_last_rotation_is_usable_until_it_ends() {
+    let signer = signer(Trust::Psk);
+    let mut tokens = own_tokens();
+    let old = tokens.upsert(&signer, &unit(), &identity(&["a=b"]), NOW).unwrap().token.id;
+    let half = NOW.plus_secs(300);
+    tokens.rotate(&signer, half, &mut rng(2)).unwrap();
+    let new = id(tokens.current(&unit())).unwrap();
+    assert_eq!(usable(&tokens, half), [new, old]);
+    assert_eq!(usable(&tokens, NOW.plus_secs(599)), [new, old]);
+    assert_eq!(usable(&tokens, NOW.plus_secs(600)), [new]);
+    assert_eq!(usable(&tokens, half.plus_secs(600)), []);
+}
+
+#[test]
+fn a_token_of_other_tags_or_of_another_signing_key_is_not_shown_again() {
+    let mut tokens = own_tokens();
+    let (first, second) = (signer(Trust::Psk), signer(Trust::Certificate));
+    tokens.upsert(&first, &unit(), &identity(&["a=b"]), NOW).unwrap();
+    let changed = tokens.upsert(&first, &unit(), &identity(&["a=c"]), NOW).unwrap().token.id;
+    assert_eq!(usable(&tokens, NOW), [changed]);
+    tokens.rotate(&second, NOW, &mut rng(2)).unwrap();
+    assert_eq!(usable(&tokens, NOW).len(), 1);
+}

@@ -1,10 +1,12 @@
 //! Every valid combination is accepted by the right verifier, and says what was signed.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use trireme_identity::{Tag, TagSet};
 
 use crate::testing::{ENCODINGS, NODE, NOW, TAGS, TRUSTS, Trust, node_key, request, signer, verifier};
-use crate::{Encoding, IssueError, PublicKeyAdder, Verified, VerifyError};
+use crate::{Encoding, IssueError, Presented, PublicKeyAdder, Verified, VerifyError};
 
 fn expected_signatures(trust: Trust) -> [u8; 2] {
     match trust {
@@ -35,6 +37,10 @@ fn every_mode_and_encoding_round_trips_and_a_known_node_costs_one_signature() {
                     policy_tags: policy_tags.clone(),
                     valid_until: NOW.plus_secs(600 + 59),
                     signatures_checked,
+                    presented: Presented {
+                        token: Arc::clone(&token.bytes),
+                        credential: Arc::clone(&token.credential),
+                    },
                 };
                 assert_eq!(verified, expected, "{trust:?} {encoding:?}");
             }
