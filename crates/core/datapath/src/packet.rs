@@ -59,6 +59,7 @@ pub struct Packet {
 /// come to the engine, which lets them pass. A back end whose table and packets take different ways does so, or data
 /// overtakes the proof in front of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a verdict lives for one call, and most are the large one")]
 pub enum Verdict {
     /// Put it back where it was taken, with the bytes it has.
     Pass(Packet),

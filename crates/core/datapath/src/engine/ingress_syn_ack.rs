@@ -40,6 +40,7 @@ impl Answer {
 }
 
 /// What a SYN-ACK or reset says about its sender.
+#[expect(clippy::large_enum_variant, reason = "it lives for one call")]
 pub(super) enum Said {
     /// Nothing: a peer without TAP.
     Nothing,

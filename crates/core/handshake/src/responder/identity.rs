@@ -164,10 +164,12 @@ impl Proven {
 
     pub(super) fn handle(&self, input: Input<'_>) -> Step {
         match input {
-            Input::PeerSyn(again) => stay(match self.sent.syn.handle_syn(again) {
-                Output::AnotherToken => Output::Pass,
-                output => output,
-            }),
+            // Which of two tokens was proven no longer matters.
+            Input::PeerSyn(again) => {
+                let syn = &self.sent.syn;
+                let replayed = again.is_some_and(|again| again.nonce != syn.peer.nonce);
+                stay(if replayed { Output::Drop(Fault::NonceMismatch) } else { Output::Pass })
+            }
             Input::SynAck { seq, .. } if seq == self.sent.syn_ack => stay(Output::Answer(Attach::Full)),
             Input::SynAck { seq, fresh } => self.begin_anew(seq, fresh),
             Input::Proof { seq, header, .. }
