@@ -342,6 +342,8 @@ pub struct Clock {
     pub events: u32,
     /// Zero.
     pub pad: u32,
+    /// Key of the hashes of the programs' tables; drawn once and kept as long as they are.
+    pub table_key: u64,
 }
 
 impl Default for Opening {
@@ -408,7 +410,7 @@ const _: () = {
     assert!(size_of::<Source>() == 16);
     assert!(size_of::<EventKey>() == 52);
     assert!(size_of::<Event>() == 72);
-    assert!(size_of::<Clock>() == 24);
+    assert!(size_of::<Clock>() == 32);
     assert!(offset_of!(Opening, own_token) == 24);
     assert!(offset_of!(Opening, tcp) == 104);
     assert!(offset_of!(Answering, own_token) == 32);

@@ -14,13 +14,15 @@
 static __noinline enum answer prove(struct __sk_buff *skb, struct packet *p, struct pu *pu,
 				    struct connection *c, struct punt_case *why)
 {
-	struct opening *o = bpf_map_lookup_elem(&opening, &why->key.flow);
+	struct opening *o;
 	union tap tap;
 	enum edited edited;
 
+	why->hash = hash_of(&why->key.flow);
+	o = opening_of(why);
 	if (!o || o->state != OPENING_PROVING || o->isn + 1 != c->proof_seq)
 		return ask(why, PUNT_UNCONFIRMED);
-	why->opening = o;
+	ask_opening(why, o);
 	if (!(pu->flags & PU_FAST) || p->seq != c->proof_seq || p->payload_len ||
 	    !is_exactly(skb, p, TCP_ACK))
 		return ask(why, PUNT_UNCONFIRMED);
@@ -32,7 +34,6 @@ static __noinline enum answer prove(struct __sk_buff *skb, struct packet *p, str
 	edited = append(skb, p, &tap, 0);
 	if (edited == UNCHANGED)
 		return ask(why, PUNT_UNCONFIRMED);
-	why->opening = 0;
 	if (edited == BROKEN)
 		return DROPPED;
 	__sync_fetch_and_and(&c->flags, ~FLAG_DATA_SEEN);
@@ -46,10 +47,10 @@ static __always_inline enum answer egress_unconnected(struct packet *p, struct p
 	struct opening *o;
 
 	why->key.isn = p->ack - 1;
-	a = bpf_map_lookup_elem(&answering, &why->key);
+	a = answering_of(why);
 	if (a)
 		return ask_answering(why, a);
-	o = bpf_map_lookup_elem(&opening, &why->key.flow);
+	o = opening_of(why);
 	if (o && o->state != OPENING_ELSEWHERE)
 		return ask_opening(why, o);
 	return ask(why, PUNT_MISS);

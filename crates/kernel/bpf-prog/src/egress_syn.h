@@ -109,7 +109,6 @@ static __noinline enum answer egress_syn(struct __sk_buff *skb, struct packet *p
 	struct choice choice;
 	struct opening *o;
 	struct moment now;
-	enum answer answer;
 	__u32 reason;
 
 	if (!s || !(pu->flags & PU_FAST) || !is_exactly(skb, p, TCP_SYN) || p->payload_len)
@@ -117,7 +116,7 @@ static __noinline enum answer egress_syn(struct __sk_buff *skb, struct packet *p
 	look_at_clock(&now, pu);
 	copy((__u64 *)at.address, words(p->dst));
 	d = bpf_map_lookup_elem(&destinations, &at);
-	o = bpf_map_lookup_elem(&opening, flow);
+	o = opening_of(why);
 	if (o && o->isn == p->seq) {
 		if (o->state == OPENING_ELSEWHERE)
 			return ask(why, PUNT_SYN);
@@ -146,14 +145,13 @@ static __noinline enum answer egress_syn(struct __sk_buff *skb, struct packet *p
 	o->created = now.boot;
 	copy((__u64 *)o->own_token, words(choice.own->token));
 	copy((__u64 *)o->own_key, words(choice.own->key));
-	if (make_nonce((__u64 *)o->own_nonce) ||
-	    bpf_map_update_elem(&opening, flow, o, BPF_ANY))
+	if (make_nonce((__u64 *)o->own_nonce) || !store_opening(flow, why->hash, o)) {
+		give_back(pu->slot, ROLE_INITIATOR);
 		return ask(why, PUNT_TABLE_FULL);
-	end_others(flow, pu);
-	answer = identify(skb, p, pu, o, d, &choice, why);
-	if (answer == ASK)
-		bpf_map_delete_elem(&opening, flow);
-	return answer;
+	}
+	end_others(why, pu);
+	/* An entry that stays behind is of no use to anybody but the engine, which replaces it. */
+	return identify(skb, p, pu, o, d, &choice, why);
 }
 
 #endif

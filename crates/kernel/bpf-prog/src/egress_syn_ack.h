@@ -30,7 +30,7 @@ static __noinline enum answer egress_syn_ack(struct __sk_buff *skb, struct packe
 	    p->payload_len)
 		return ask(why, PUNT_SYN);
 	tap = &s->tap;
-	a = bpf_map_lookup_elem(&answering, &why->key);
+	a = answering_of(why);
 	if (!a) {
 		struct connection *c = bpf_map_lookup_elem(&connections, &why->key.flow);
 
@@ -62,7 +62,7 @@ static __noinline enum answer egress_syn_ack(struct __sk_buff *skb, struct packe
 		return ask_answering(why, a);
 	a->state = ANSWERING_SYN_ACK_SENT;
 	a->syn_ack = p->seq;
-	end_others(&why->key.flow, pu);
+	end_others(why, pu);
 	return edited == EDITED ? pass(pu, COUNT_FAST_SYN_ACK_FROM) : DROPPED;
 }
 

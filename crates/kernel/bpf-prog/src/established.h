@@ -76,12 +76,29 @@ static __always_inline int closes(struct connection *c, struct packet *p, __u32 
 }
 
 /* Into the closing table, which forgets by itself. */
-static __noinline int close_connection(struct flow_key *flow, struct pu *pu, struct connection *c)
+static __noinline int close_connection(struct punt_case *why, struct pu *pu, struct connection *c)
 {
+	struct flow_key *flow = &why->key.flow;
+
 	tell_end(flow, pu, c, c->flags & FLAG_ENDED ? HAPPENED_TRAFFIC : HAPPENED_END);
 	c->flags |= FLAG_ENDED;
-	if (!bpf_map_update_elem(&closing, flow, c, BPF_ANY))
+	if (store_closing(flow, hash_of(flow), c))
 		bpf_map_delete_elem(&connections, flow);
+	return 0;
+}
+
+/* A segment of the unit's brings a closing connection back. */
+static __noinline int reopen(struct punt_case *why, struct connection *c)
+{
+	struct scratch *s = take_scratch();
+
+	if (!s)
+		return 0;
+	s->connection = *c;
+	/* A full table leaves the entry where it is: it still passes. */
+	if (*why->tag == why->hash &&
+	    !bpf_map_update_elem(&connections, &why->key.flow, &s->connection, BPF_NOEXIST))
+		forget(why->tag, why->hash);
 	return 0;
 }
 
@@ -116,7 +133,7 @@ static __noinline enum answer judge_again(struct pu *pu, struct connection *c,
 	event->rule = verdict->rule;
 	happened(s, &now, 0, HAPPENED_REFUSAL);
 	if (!(why->flags & PUNT_CLOSING))
-		close_connection(flow, pu, c);
+		close_connection(why, pu, c);
 	count(pu->slot, COUNT_CUT);
 	return DROPPED;
 }
@@ -131,7 +148,9 @@ static __always_inline enum answer to_pu_segment(struct __sk_buff *skb, struct p
 		return repeated_proof(skb, p, pu, why);
 	if (!(c->flags & FLAG_CONFIRMED)) {
 		__sync_fetch_and_or(&c->flags, FLAG_CONFIRMED);
-		bpf_map_delete_elem(&opening, &why->key.flow);
+		why->hash = hash_of(&why->key.flow);
+		if (opening_of(why))
+			forget(why->tag, why->tag_hash);
 	}
 	return PASSED;
 }
@@ -154,7 +173,6 @@ static __always_inline enum answer established(struct __sk_buff *skb, struct pac
 					       struct pu *pu, const __u32 hook,
 					       struct connection *c, struct punt_case *why)
 {
-	struct flow_key *flow = &why->key.flow;
 	enum answer answer = PASSED;
 
 	if (!(p->flags & (TCP_ACK | TCP_RST)))
@@ -169,15 +187,9 @@ static __always_inline enum answer established(struct __sk_buff *skb, struct pac
 	touch(c, p, hook);
 	if (closes(c, p, hook)) {
 		if (!(why->flags & PUNT_CLOSING))
-			close_connection(flow, pu, c);
-		else
-			tell_end(flow, pu, c, HAPPENED_TRAFFIC);
-	} else if (why->flags & PUNT_CLOSING) {
-		tell_end(flow, pu, c, HAPPENED_TRAFFIC);
-		/* A full table leaves the entry where it is: it still passes. */
-		if (hook == HOOK_FROM_PU &&
-		    !bpf_map_update_elem(&connections, flow, c, BPF_NOEXIST))
-			bpf_map_delete_elem(&closing, flow);
+			close_connection(why, pu, c);
+	} else if (why->flags & PUNT_CLOSING && hook == HOOK_FROM_PU) {
+		reopen(why, c);
 	}
 	return PASSED;
 }

@@ -33,7 +33,9 @@ static __always_inline struct connection *find_connection(struct punt_case *why)
 	struct connection *c = bpf_map_lookup_elem(&connections, &why->key.flow);
 
 	if (!c) {
-		c = bpf_map_lookup_elem(&closing, &why->key.flow);
+		if (!why->hash)
+			why->hash = hash_of(&why->key.flow);
+		c = find_closing(&why->key.flow, why->hash, &why->tag);
 		if (c)
 			why->flags |= PUNT_CLOSING;
 	}
@@ -46,6 +48,7 @@ static __always_inline enum answer handshake(struct __sk_buff *skb, struct packe
 {
 	enum answer answer;
 
+	why->hash = hash_of(&why->key.flow);
 	if (hook == HOOK_FROM_PU)
 		answer = p->flags & TCP_ACK ? egress_syn_ack(skb, p, pu, why) :
 					      egress_syn(skb, p, pu, why);

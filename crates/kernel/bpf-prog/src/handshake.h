@@ -20,12 +20,14 @@ static __always_inline enum answer ask(struct punt_case *why, __u32 reason)
 static __always_inline enum answer ask_opening(struct punt_case *why, struct opening *o)
 {
 	why->opening = o;
+	why->flags |= PUNT_HAS_OPENING;
 	return ask(why, PUNT_HANDSHAKE);
 }
 
 static __always_inline enum answer ask_answering(struct punt_case *why, struct answering *a)
 {
 	why->answering = a;
+	why->flags |= PUNT_HAS_ANSWERING;
 	return ask(why, PUNT_HANDSHAKE);
 }
 
@@ -58,15 +60,17 @@ static __always_inline void attach_lengths(union tap *tap, struct own_token *own
 }
 
 /* A new connection on the tuple ends what was there before it. */
-static __always_inline void end_others(struct flow_key *flow, struct pu *pu)
+static __always_inline void end_others(struct punt_case *why, struct pu *pu)
 {
+	struct flow_key *flow = &why->key.flow;
 	struct connection *c = bpf_map_lookup_elem(&connections, flow);
+	__u64 *tag;
 
 	if (c) {
 		tell_end(flow, pu, c, HAPPENED_END);
 		bpf_map_delete_elem(&connections, flow);
-	} else if (bpf_map_lookup_elem(&closing, flow)) {
-		bpf_map_delete_elem(&closing, flow);
+	} else if (find_closing(flow, why->hash, &tag)) {
+		forget(tag, why->hash);
 	}
 }
 

@@ -212,8 +212,9 @@ struct clock {
 	__u64 wall_offset; /* wall clock less boot clock, wrapping */
 	__u32 events; /* which of the two maps of events is written to */
 	__u32 pad;
+	__u64 table_key; /* of the hashes of the tables; drawn once and kept */
 };
-_Static_assert(sizeof(struct clock) == 24, "clock");
+_Static_assert(sizeof(struct clock) == 32, "clock");
 #define ALIVE_NANOS 3000000000ULL
 
 #endif

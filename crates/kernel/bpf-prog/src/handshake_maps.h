@@ -58,22 +58,6 @@ struct {
 	PINNED;
 } refusals SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
-	__type(key, struct flow_key);
-	__type(value, struct opening);
-	PINNED;
-} opening SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
-	__type(key, struct answering_key);
-	__type(value, struct answering);
-	PINNED;
-} answering SEC(".maps");
-
 /* slot * 2 + role */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -44,13 +44,15 @@ static __noinline enum answer admit(struct __sk_buff *skb, struct packet *p, str
 	copy((__u64 *)c->proof_mac, tap.mac);
 	copy((__u64 *)c->peer_token, tap.token);
 	c->last_seen = bpf_ktime_get_coarse_ns();
+	if (*why->tag != why->tag_hash)
+		return ask(why, PUNT_MISS);
 	if (bpf_map_update_elem(&connections, flow, c, BPF_ANY)) {
-		why->answering = a;
+		ask_answering(why, a);
 		return ask(why, PUNT_TABLE_FULL);
 	}
 	look_at_clock(&now, pu);
 	tell(flow, &now, DIRECTION_INGRESS, flow->local_port, &place, 0, a->rule);
-	bpf_map_delete_elem(&answering, &why->key);
+	forget(why->tag, why->tag_hash);
 	give_back(pu->slot, ROLE_RESPONDER);
 	edited = strip(skb, p, &tap);
 	/* The initiator repeats what is dropped here; the proof is a duplicate then. */
@@ -66,10 +68,10 @@ static __always_inline enum answer ingress_unconnected(struct __sk_buff *skb, st
 	struct opening *o;
 
 	why->key.isn = p->seq - 1;
-	a = bpf_map_lookup_elem(&answering, &why->key);
+	a = answering_of(why);
 	if (a)
 		return admit(skb, p, pu, a, why);
-	o = bpf_map_lookup_elem(&opening, &why->key.flow);
+	o = opening_of(why);
 	if (o && o->state != OPENING_ELSEWHERE)
 		return ask_opening(why, o);
 	return ask(why, PUNT_MISS);

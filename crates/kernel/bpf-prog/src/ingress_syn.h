@@ -87,10 +87,10 @@ static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *
 		return refuse(flow, &now, DIRECTION_INGRESS, p->dst_port, &place, verdict->reason,
 			      verdict->rule);
 	}
-	o = bpf_map_lookup_elem(&opening, flow);
+	o = opening_of(why);
 	if (o && o->state != OPENING_PROVING)
 		return o->state == OPENING_SYN_SENT ? ask_opening(why, o) : ask(why, PUNT_SYN);
-	a = bpf_map_lookup_elem(&answering, &why->key);
+	a = answering_of(why);
 	if (a)
 		return again(skb, p, pu, tap, a, why);
 
@@ -137,15 +137,15 @@ static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *
 	copy((__u64 *)a->peer_nonce, tap->nonce);
 	copy(a->initiator, pair->initiator);
 	copy(a->responder, pair->responder);
-	if (make_nonce((__u64 *)a->own_nonce) ||
-	    bpf_map_update_elem(&answering, &why->key, a, BPF_ANY))
+	if (make_nonce((__u64 *)a->own_nonce) || !store_answering(&why->key, why->tag_hash, a)) {
+		give_back(pu->slot, ROLE_RESPONDER);
 		return ask(why, PUNT_TABLE_FULL);
-	edited = strip(skb, p, tap);
-	if (edited != EDITED) {
-		bpf_map_delete_elem(&answering, &why->key);
-		return edited == UNCHANGED ? ask(why, PUNT_SYN) : DROPPED;
 	}
-	return pass(pu, COUNT_FAST_SYN_TO);
+	/* What stays behind if this fails is outlived soon: its nonce never left. */
+	edited = strip(skb, p, tap);
+	if (edited == UNCHANGED)
+		return ask(why, PUNT_SYN);
+	return edited == EDITED ? pass(pu, COUNT_FAST_SYN_TO) : DROPPED;
 }
 
 #endif

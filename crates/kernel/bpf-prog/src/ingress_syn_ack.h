@@ -58,7 +58,7 @@ static __noinline enum answer ingress_syn_ack(struct __sk_buff *skb, struct pack
 {
 	struct flow_key *flow = &why->key.flow;
 	struct scratch *s = take_scratch();
-	struct opening *o = bpf_map_lookup_elem(&opening, flow);
+	struct opening *o = opening_of(why);
 	struct place place = {};
 	struct connection *c;
 	struct verdict *verdict;
@@ -115,8 +115,10 @@ static __noinline enum answer ingress_syn_ack(struct __sk_buff *skb, struct pack
 	copy((__u64 *)c->proof_mac, proof->mac);
 	copy((__u64 *)c->peer_token, tap->token);
 	c->last_seen = bpf_ktime_get_coarse_ns();
+	if (*why->tag != why->tag_hash)
+		return ask(why, PUNT_SYN);
 	if (bpf_map_update_elem(&connections, flow, c, BPF_ANY)) {
-		why->opening = o;
+		ask_opening(why, o);
 		return ask(why, PUNT_TABLE_FULL);
 	}
 	copy((__u64 *)o->peer_token, tap->token);

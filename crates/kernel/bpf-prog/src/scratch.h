@@ -11,6 +11,7 @@
 #define CHUNK 512
 
 struct scratch {
+	struct packet packet;
 	struct opening opening;
 	struct answering answering;
 	struct connection connection;

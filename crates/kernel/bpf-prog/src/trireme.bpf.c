@@ -13,12 +13,13 @@ char _license[] SEC("license") = "Apache-2.0";
 
 static __always_inline int edge(struct __sk_buff *skb, const __u32 hook)
 {
+	struct scratch *s = take_scratch();
 	struct punt_case why = {};
-	struct packet p = {};
+	struct packet *p;
 	struct pu *pu;
 
 	pu = owner(skb);
-	if (!pu)
+	if (!pu || !s)
 		return drop(SLOT_NONE, COUNT_NO_OWNER);
 	if (released(skb)) {
 		count(pu->slot, COUNT_REINJECTED);
@@ -26,9 +27,11 @@ static __always_inline int edge(struct __sk_buff *skb, const __u32 hook)
 	}
 	if (pu->mode == MODE_OFF)
 		return PASS;
-	switch (parse(skb, &p)) {
+	p = &s->packet;
+	__builtin_memset(p, 0, sizeof(*p));
+	switch (parse(skb, p)) {
 	case KIND_TCP:
-		switch (flow(skb, &p, pu, hook, &why)) {
+		switch (flow(skb, p, pu, hook, &why)) {
 		case PASSED:
 			return PASS;
 		case DROPPED:
@@ -65,7 +68,7 @@ static __always_inline int edge(struct __sk_buff *skb, const __u32 hook)
 	case KIND_TRUNCATED:
 		return drop(pu->slot, COUNT_TRUNCATED);
 	}
-	return punt(skb, &p, pu, hook, &why);
+	return punt(skb, p, pu, hook, &why);
 }
 
 SEC("classifier")

@@ -8,6 +8,7 @@
 #include <linux/pkt_cls.h>
 #include "edit.h"
 #include "identity.h"
+#include "table.h"
 
 /* TCX_NEXT and cls_bpf's "no match": whoever stands behind us runs too. */
 #define PASS (-1)
@@ -45,10 +46,25 @@ struct punt_case {
 	struct connection *connection;
 	struct opening *opening; /* handed over: the entry leaves its table */
 	struct answering *answering;
+	__u64 *tag; /* of what a table found last, and its hash */
+	__u64 tag_hash;
+	__u64 hash; /* of the flow; set where a table is asked */
 	__u32 reason;
 	__u32 flags;
 	struct answering_key key;
 };
+
+static __always_inline struct opening *opening_of(struct punt_case *why)
+{
+	why->tag_hash = why->hash;
+	return find_opening(&why->key.flow, why->tag_hash, &why->tag);
+}
+
+static __always_inline struct answering *answering_of(struct punt_case *why)
+{
+	why->tag_hash = hash_with(why->hash, why->key.isn);
+	return find_answering(&why->key, why->tag_hash, &why->tag);
+}
 
 /* Read behind the reservation, with a full barrier: user space first says that
  * it falls asleep and then looks for reservations, so one of us sees the
@@ -97,13 +113,10 @@ static __always_inline void fill(struct punt *record, struct __sk_buff *skb, str
 		record->flags |= PUNT_HAS_CONNECTION;
 		record->connection = *why->connection;
 	}
-	if (why->opening) {
-		record->flags |= PUNT_HAS_OPENING;
+	if (why->flags & PUNT_HAS_OPENING && why->opening)
 		record->opening = *why->opening;
-	} else if (why->answering) {
-		record->flags |= PUNT_HAS_ANSWERING;
+	else if (why->flags & PUNT_HAS_ANSWERING && why->answering)
 		record->answering = *why->answering;
-	}
 }
 
 /* From here on the engine owns the handshake: what was handed over is
@@ -111,8 +124,8 @@ static __always_inline void fill(struct punt *record, struct __sk_buff *skb, str
 static __always_inline void hand_over(struct packet *p, struct pu *pu,
 				      __u32 hook, struct punt_case *why)
 {
-	if (why->answering)
-		bpf_map_delete_elem(&answering, &why->key);
+	if (why->flags & (PUNT_HAS_OPENING | PUNT_HAS_ANSWERING) && why->tag)
+		forget(why->tag, why->tag_hash);
 	if (hook == HOOK_FROM_PU && (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
 	    pu->flags & PU_FAST) {
 		struct scratch *s = take_scratch();
@@ -123,9 +136,8 @@ static __always_inline void hand_over(struct packet *p, struct pu *pu,
 		s->opening.isn = p->seq;
 		s->opening.epoch = pu->epoch;
 		s->opening.state = OPENING_ELSEWHERE;
-		bpf_map_update_elem(&opening, &why->key.flow, &s->opening, BPF_ANY);
-	} else if (why->opening) {
-		bpf_map_delete_elem(&opening, &why->key.flow);
+		s->opening.created = bpf_ktime_get_boot_ns();
+		store_opening(&why->key.flow, why->hash, &s->opening);
 	}
 }
 
