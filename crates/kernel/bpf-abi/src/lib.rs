@@ -32,6 +32,15 @@ pub const TICKETS: u32 = 4096;
 /// Number of counters in [`Counters`]; some are reserved.
 pub const COUNTERS: usize = 32;
 
+/// Size of the map `near`: interfaces are found in it by the low bits of their index.
+pub const NEAR: u32 = 4096;
+
+/// Unfinished handshakes that one bucket of the map `handshakes` holds.
+pub const BUCKET_WAYS: u32 = 4;
+
+/// Size of a bucket of the map `handshakes` in bytes; user space does not look into it.
+pub const BUCKET_SIZE: usize = 1296;
+
 /// Buckets in the map `sources`.
 pub const SOURCES: u32 = 4096;
 
@@ -67,6 +76,8 @@ pub struct Pu {
     pub ifindex: u32,
     /// How long behind the agent's last sign of life tokens that were valid then count as valid (last known).
     pub fail_nanos: u64,
+    /// Differs from that of whoever had the slot before.
+    pub incarnation: u64,
     /// The unit's tokens, newest first.
     pub own: [Own; 2],
 }
@@ -239,7 +250,7 @@ pub mod edge_flag {
 }
 
 const _: () = {
-    assert!(size_of::<Pu>() == 104);
+    assert!(size_of::<Pu>() == 112);
     assert!(size_of::<FlowKey>() == 40);
     assert!(size_of::<Connection>() == 128);
     assert!(offset_of!(Connection, attested_port) == 24);

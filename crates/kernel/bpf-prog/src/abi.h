@@ -104,6 +104,10 @@ struct own {
 };
 _Static_assert(sizeof(struct own) == 40, "own");
 
+/* Size of the map `near`: interfaces are found in it by the low bits of their
+ * index. An entry without interface is none. */
+#define NEAR 4096
+
 struct pu {
 	__u32 slot;
 	__u32 epoch;
@@ -113,10 +117,11 @@ struct pu {
 	__u8 flags;
 	__u32 ifindex;
 	__u64 fail_nanos; /* of FAIL_LAST_KNOWN */
+	__u64 incarnation; /* another number for whoever gets the slot next */
 	struct own own[2]; /* newest first */
 };
-_Static_assert(sizeof(struct pu) == 104, "pu");
-_Static_assert(offsetof(struct pu, own) == 24, "own");
+_Static_assert(sizeof(struct pu) == 112, "pu");
+_Static_assert(offsetof(struct pu, own) == 32, "own");
 
 /* IPv4 addresses are IPv4-mapped; ports are in network byte order. */
 struct flow_key {

@@ -102,7 +102,6 @@ static __always_inline enum answer identify_again(struct __sk_buff *skb, struct 
 static __noinline enum answer egress_syn(struct __sk_buff *skb, struct packet *p, struct pu *pu,
 					 struct punt_case *why)
 {
-	struct flow_key *flow = &why->key.flow;
 	struct destination_key at = { .slot = pu->slot, .port = p->dst_port };
 	struct scratch *s = take_scratch();
 	struct destination *d;
@@ -145,7 +144,7 @@ static __noinline enum answer egress_syn(struct __sk_buff *skb, struct packet *p
 	o->created = now.boot;
 	copy((__u64 *)o->own_token, words(choice.own->token));
 	copy((__u64 *)o->own_key, words(choice.own->key));
-	if (make_nonce((__u64 *)o->own_nonce) || !store_opening(flow, why->hash, o)) {
+	if (make_nonce((__u64 *)o->own_nonce) || !store_opening(&why->key, why->hash, o)) {
 		give_back(pu->slot, ROLE_INITIATOR);
 		return ask(why, PUNT_TABLE_FULL);
 	}

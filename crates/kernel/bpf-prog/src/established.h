@@ -82,7 +82,7 @@ static __noinline int close_connection(struct punt_case *why, struct pu *pu, str
 
 	tell_end(flow, pu, c, c->flags & FLAG_ENDED ? HAPPENED_TRAFFIC : HAPPENED_END);
 	c->flags |= FLAG_ENDED;
-	if (store_closing(flow, hash_of(flow), c))
+	if (store_closing(flow, hash_of(flow, pu), c))
 		bpf_map_delete_elem(&connections, flow);
 	return 0;
 }
@@ -96,9 +96,9 @@ static __noinline int reopen(struct punt_case *why, struct connection *c)
 		return 0;
 	s->connection = *c;
 	/* A full table leaves the entry where it is: it still passes. */
-	if (*why->tag == why->hash &&
+	if (*why->tag == closing_tag(why->hash) &&
 	    !bpf_map_update_elem(&connections, &why->key.flow, &s->connection, BPF_NOEXIST))
-		forget(why->tag, why->hash);
+		forget(why->tag, closing_tag(why->hash));
 	return 0;
 }
 
@@ -148,9 +148,9 @@ static __always_inline enum answer to_pu_segment(struct __sk_buff *skb, struct p
 		return repeated_proof(skb, p, pu, why);
 	if (!(c->flags & FLAG_CONFIRMED)) {
 		__sync_fetch_and_or(&c->flags, FLAG_CONFIRMED);
-		why->hash = hash_of(&why->key.flow);
+		why->hash = hash_of(&why->key.flow, pu);
 		if (opening_of(why))
-			forget(why->tag, why->tag_hash);
+			forget(why->tag, why->tag_of);
 	}
 	return PASSED;
 }

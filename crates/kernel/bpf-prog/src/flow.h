@@ -28,13 +28,13 @@ static __always_inline void key_of(struct flow_key *key, struct packet *p, __u32
 	}
 }
 
-static __always_inline struct connection *find_connection(struct punt_case *why)
+static __always_inline struct connection *find_connection(struct pu *pu, struct punt_case *why)
 {
 	struct connection *c = bpf_map_lookup_elem(&connections, &why->key.flow);
 
 	if (!c) {
 		if (!why->hash)
-			why->hash = hash_of(&why->key.flow);
+			why->hash = hash_of(&why->key.flow, pu);
 		c = find_closing(&why->key.flow, why->hash, &why->tag);
 		if (c)
 			why->flags |= PUNT_CLOSING;
@@ -48,7 +48,7 @@ static __always_inline enum answer handshake(struct __sk_buff *skb, struct packe
 {
 	enum answer answer;
 
-	why->hash = hash_of(&why->key.flow);
+	why->hash = hash_of(&why->key.flow, pu);
 	if (hook == HOOK_FROM_PU)
 		answer = p->flags & TCP_ACK ? egress_syn_ack(skb, p, pu, why) :
 					      egress_syn(skb, p, pu, why);
@@ -57,7 +57,7 @@ static __always_inline enum answer handshake(struct __sk_buff *skb, struct packe
 					      ingress_syn(skb, p, pu, why);
 	/* The engine wants to know what the table holds; not for strangers, who come in floods. */
 	if (answer == ASK && why->reason != PUNT_UNKNOWN && !why->connection)
-		find_connection(why);
+		find_connection(pu, why);
 	return answer;
 }
 
@@ -70,7 +70,7 @@ static __always_inline enum answer flow(struct __sk_buff *skb, struct packet *p,
 	key_of(&why->key.flow, p, pu->slot, hook);
 	if (p->flags & TCP_SYN)
 		return handshake(skb, p, pu, hook, why);
-	c = find_connection(why);
+	c = find_connection(pu, why);
 	if (c)
 		return established(skb, p, pu, hook, c, why);
 	return hook == HOOK_FROM_PU ? egress_unconnected(p, why) :

@@ -70,7 +70,7 @@ static __always_inline void end_others(struct punt_case *why, struct pu *pu)
 		tell_end(flow, pu, c, HAPPENED_END);
 		bpf_map_delete_elem(&connections, flow);
 	} else if (find_closing(flow, why->hash, &tag)) {
-		forget(tag, why->hash);
+		forget(tag, closing_tag(why->hash));
 	}
 }
 

@@ -60,9 +60,9 @@ struct {
 
 /* slot * 2 + role */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 2048);
-	__type(key, __u64);
+	__type(key, __u32);
 	__type(value, struct quota);
 	PINNED;
 } quotas SEC(".maps");

@@ -88,7 +88,8 @@ static __always_inline struct verdict *verdict_of(struct pu *pu, __u32 peer_slot
 
 static __always_inline struct quota *quota_of(__u32 slot, __u32 role)
 {
-	__u64 key = (__u64)slot * 2 + role, window = bpf_ktime_get_coarse_ns() >> 35;
+	__u64 window = bpf_ktime_get_coarse_ns() >> 35;
+	__u32 key = slot * 2 + role;
 	struct quota *quota = bpf_map_lookup_elem(&quotas, &key);
 
 	if (quota && quota->window != window) {

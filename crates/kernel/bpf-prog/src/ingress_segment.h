@@ -44,7 +44,7 @@ static __noinline enum answer admit(struct __sk_buff *skb, struct packet *p, str
 	copy((__u64 *)c->proof_mac, tap.mac);
 	copy((__u64 *)c->peer_token, tap.token);
 	c->last_seen = bpf_ktime_get_coarse_ns();
-	if (*why->tag != why->tag_hash)
+	if (*why->tag != why->tag_of)
 		return ask(why, PUNT_MISS);
 	if (bpf_map_update_elem(&connections, flow, c, BPF_ANY)) {
 		ask_answering(why, a);
@@ -52,7 +52,7 @@ static __noinline enum answer admit(struct __sk_buff *skb, struct packet *p, str
 	}
 	look_at_clock(&now, pu);
 	tell(flow, &now, DIRECTION_INGRESS, flow->local_port, &place, 0, a->rule);
-	forget(why->tag, why->tag_hash);
+	forget(why->tag, why->tag_of);
 	give_back(pu->slot, ROLE_RESPONDER);
 	edited = strip(skb, p, &tap);
 	/* The initiator repeats what is dropped here; the proof is a duplicate then. */

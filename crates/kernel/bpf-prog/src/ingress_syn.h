@@ -137,7 +137,7 @@ static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *
 	copy((__u64 *)a->peer_nonce, tap->nonce);
 	copy(a->initiator, pair->initiator);
 	copy(a->responder, pair->responder);
-	if (make_nonce((__u64 *)a->own_nonce) || !store_answering(&why->key, why->tag_hash, a)) {
+	if (make_nonce((__u64 *)a->own_nonce) || !store_answering(&why->key, why->hash, a)) {
 		give_back(pu->slot, ROLE_RESPONDER);
 		return ask(why, PUNT_TABLE_FULL);
 	}

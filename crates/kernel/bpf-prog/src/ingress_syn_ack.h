@@ -115,7 +115,7 @@ static __noinline enum answer ingress_syn_ack(struct __sk_buff *skb, struct pack
 	copy((__u64 *)c->proof_mac, proof->mac);
 	copy((__u64 *)c->peer_token, tap->token);
 	c->last_seen = bpf_ktime_get_coarse_ns();
-	if (*why->tag != why->tag_hash)
+	if (*why->tag != why->tag_of)
 		return ask(why, PUNT_SYN);
 	if (bpf_map_update_elem(&connections, flow, c, BPF_ANY)) {
 		ask_opening(why, o);

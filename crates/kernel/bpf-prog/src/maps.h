@@ -21,6 +21,15 @@ struct {
 	PINNED;
 } pus SEC(".maps");
 
+/* The same for interfaces whose indices share no low bits: found without a hash. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NEAR);
+	__type(key, __u32);
+	__type(value, struct pu);
+	PINNED;
+} near SEC(".maps");
+
 /* Never evicts: an entry leaves only through user space, FIN or RST. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -30,9 +39,10 @@ struct {
 	PINNED;
 } connections SEC(".maps");
 
+/* By slot plus one; 0 counts what belongs to no PU. */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
-	__uint(max_entries, 1024);
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1025);
 	__type(key, __u32);
 	__type(value, struct counters);
 	PINNED;
@@ -40,9 +50,9 @@ struct {
 
 /* slot * 4 + limit kind -> limit */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 4096);
-	__type(key, __u64);
+	__type(key, __u32);
 	__type(value, struct limit);
 	PINNED;
 } limits SEC(".maps");
@@ -108,7 +118,8 @@ volatile const __u64 source_limit = 134;
 
 static __always_inline void count(__u32 slot, __u32 which)
 {
-	struct counters *c = bpf_map_lookup_elem(&counters, &slot);
+	__u32 index = slot + 1;
+	struct counters *c = bpf_map_lookup_elem(&counters, &index);
 
 	if (c && which < COUNT_MAX)
 		c->value[which]++;

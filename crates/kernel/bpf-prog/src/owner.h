@@ -7,15 +7,16 @@
 
 #include "maps.h"
 
-static __always_inline __u32 owner_key(struct __sk_buff *skb)
-{
-	return edge_key ? edge_key : skb->ifindex;
-}
-
 static __always_inline struct pu *owner(struct __sk_buff *skb)
 {
-	__u32 key = owner_key(skb);
+	__u32 key = edge_key ? edge_key : skb->ifindex, low = key & (NEAR - 1);
+	struct pu *pu;
 
+	if (!edge_key) {
+		pu = bpf_map_lookup_elem(&near, &low);
+		if (pu && pu->ifindex == key)
+			return pu;
+	}
 	return bpf_map_lookup_elem(&pus, &key);
 }
 

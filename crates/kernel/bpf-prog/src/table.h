@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Tables of handshakes and of closing connections: buckets of a few ways in an
- * array, found by a keyed hash. They need no list and no lock that a flood could
- * fight for, and user space never looks into them.
+ * The table of handshakes and closing connections: buckets of a few ways in an
+ * array, found by a keyed hash of the flow. It needs no list and no lock that a
+ * flood could fight for, all tags of a flow share a cache line, and user space
+ * never looks into it.
  *
  * A handshake is never pushed out by another: a bucket without a free or an
  * outlived way sends the packet to the engine. Closing connections replace the
@@ -20,63 +21,42 @@
 #define OPENING_LIFE 70000000000ULL
 #define ANSWERING_LIFE 40000000000ULL
 
-/* The tag of a way is the hash of its key and never zero; zero is free. */
-struct opening_bucket {
-	__u64 tag[WAYS];
-	__u64 lock;
-	struct {
-		struct flow_key key;
-		struct opening value;
-	} way[WAYS];
+struct handshake {
+	struct answering_key key;
+	__u64 until; /* boot clock */
+	union {
+		struct opening opening;
+		struct answering answering;
+	};
 };
 
-struct answering_bucket {
-	__u64 tag[WAYS];
-	__u64 lock;
-	struct {
-		struct answering_key key;
-		struct answering value;
-	} way[WAYS];
+struct closing {
+	struct flow_key key;
+	struct connection connection;
 };
 
-struct closing_bucket {
-	__u64 tag[CLOSING_WAYS];
+/* A tag is the hash of what its way holds; zero is free. */
+struct bucket {
+	__u64 tag[WAYS];
+	__u64 closing_tag[CLOSING_WAYS];
 	__u64 lock;
 	__u64 turn;
-	struct {
-		struct flow_key key;
-		struct connection value;
-	} way[CLOSING_WAYS];
+	struct handshake way[WAYS];
+	struct closing closing[CLOSING_WAYS];
 };
 
+_Static_assert(sizeof(struct bucket) == 64 + 4 * (48 + 8 + 168) + 2 * 168, "bucket");
+
 /* One less than the number of buckets, a power of two. */
-volatile const __u32 opening_mask = 16383;
-volatile const __u32 answering_mask = 16383;
-volatile const __u32 closing_mask = 8191;
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 16384);
-	__type(key, __u32);
-	__type(value, struct opening_bucket);
-	PINNED;
-} opening SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 16384);
-	__type(key, __u32);
-	__type(value, struct answering_bucket);
-	PINNED;
-} answering SEC(".maps");
+volatile const __u32 bucket_mask = 8191;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 8192);
 	__type(key, __u32);
-	__type(value, struct closing_bucket);
+	__type(value, struct bucket);
 	PINNED;
-} closing SEC(".maps");
+} handshakes SEC(".maps");
 
 static __always_inline __u64 mix(__u64 hash, __u64 word)
 {
@@ -84,22 +64,40 @@ static __always_inline __u64 mix(__u64 hash, __u64 word)
 	return hash ^ hash >> 32;
 }
 
-static __always_inline __u64 hash_of(const struct flow_key *key)
+/* What was stored for a unit that had the slot before is not found. */
+static __always_inline __u64 hash_of(const struct flow_key *key, struct pu *pu)
 {
 	const __u64 *word = (const __u64 *)key;
 	__u32 zero = 0;
 	struct clock *c = bpf_map_lookup_elem(&clock, &zero);
-	__u64 secret = c ? c->table_key : 0, hash = secret;
+	__u64 secret = c ? c->table_key : 0, hash = secret ^ pu->incarnation;
 
 	for (int i = 0; i < 5; i++)
 		hash = mix(hash, word[i]);
-	return mix(hash, secret) | 1;
+	return mix(hash, secret);
 }
 
-/* The same for a flow and a sequence number. */
-static __always_inline __u64 hash_with(__u64 flow, __u32 isn)
+/* The tag of an initiator's handshake, of a responder's, of a closing connection. */
+static __always_inline __u64 opening_tag(__u64 hash)
 {
-	return mix(flow, (__u64)isn << 32 | isn) | 1;
+	return mix(hash, 1) | 1;
+}
+
+static __always_inline __u64 answering_tag(__u64 hash, __u32 isn)
+{
+	return mix(hash, (__u64)isn << 32 | 2) | 1;
+}
+
+static __always_inline __u64 closing_tag(__u64 hash)
+{
+	return mix(hash, 3) | 1;
+}
+
+static __always_inline struct bucket *bucket_of(__u64 hash)
+{
+	__u32 index = hash >> 32 & bucket_mask;
+
+	return bpf_map_lookup_elem(&handshakes, &index);
 }
 
 static __always_inline int same_flow(const struct flow_key *a, const struct flow_key *b)
@@ -109,7 +107,6 @@ static __always_inline int same_flow(const struct flow_key *a, const struct flow
 	return !((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3]) | (x[4] ^ y[4]));
 }
 
-/* While the tag of a way stands, the way is the flow's. */
 /* The verifier would follow each way by itself; a number from memory is one. */
 static __always_inline __u32 one_of(struct scratch *s, __u32 way)
 {
@@ -117,149 +114,136 @@ static __always_inline __u32 one_of(struct scratch *s, __u32 way)
 	return s->cursor & (WAYS - 1);
 }
 
-static __always_inline struct opening *find_opening(const struct flow_key *key, __u64 hash,
-						    __u64 **tag)
+/* The handshake with this tag. While the tag stands in `*at`, it is the flow's. */
+static __always_inline struct handshake *find_handshake(const struct answering_key *key, __u64 hash,
+							__u64 tag, __u64 **at)
 {
-	__u32 index = hash >> 32 & opening_mask, at = WAYS;
-	struct opening_bucket *b = bpf_map_lookup_elem(&opening, &index);
+	struct bucket *b = bucket_of(hash);
 	struct scratch *s = take_scratch();
+	__u32 way = WAYS;
 
 	if (!b || !s)
 		return 0;
 #pragma unroll
 	for (int i = 0; i < WAYS; i++)
-		at = b->tag[i] == hash ? i : at;
-	if (at == WAYS)
+		way = b->tag[i] == tag ? i : way;
+	if (way == WAYS)
 		return 0;
-	at = one_of(s, at);
-	if (!same_flow(&b->way[at].key, key))
+	way = one_of(s, way);
+	if (!same_flow(&b->way[way].key.flow, &key->flow))
 		return 0;
-	*tag = &b->tag[at];
-	return &b->way[at].value;
-}
-
-static __always_inline struct answering *find_answering(const struct answering_key *key, __u64 hash,
-							__u64 **tag)
-{
-	__u32 index = hash >> 32 & answering_mask, at = WAYS;
-	struct answering_bucket *b = bpf_map_lookup_elem(&answering, &index);
-	struct scratch *s = take_scratch();
-
-	if (!b || !s)
-		return 0;
-#pragma unroll
-	for (int i = 0; i < WAYS; i++)
-		at = b->tag[i] == hash ? i : at;
-	if (at == WAYS)
-		return 0;
-	at = one_of(s, at);
-	if (b->way[at].key.isn != key->isn || !same_flow(&b->way[at].key.flow, &key->flow))
-		return 0;
-	*tag = &b->tag[at];
-	return &b->way[at].value;
+	*at = &b->tag[way];
+	return &b->way[way];
 }
 
 static __always_inline struct connection *find_closing(const struct flow_key *key, __u64 hash,
-						       __u64 **tag)
+						       __u64 **at)
 {
-	__u32 index = hash >> 32 & closing_mask, at;
-	struct closing_bucket *b = bpf_map_lookup_elem(&closing, &index);
+	struct bucket *b = bucket_of(hash);
 	struct scratch *s = take_scratch();
+	__u64 tag = closing_tag(hash);
+	__u32 way;
 
 	if (!b || !s)
 		return 0;
-	at = b->tag[0] == hash ? 0 : 1;
-	if (at && b->tag[1] != hash)
+	way = b->closing_tag[0] == tag ? 0 : 1;
+	if (way && b->closing_tag[1] != tag)
 		return 0;
-	at = one_of(s, at) & (CLOSING_WAYS - 1);
-	if (!same_flow(&b->way[at].key, key))
+	way = one_of(s, way) & (CLOSING_WAYS - 1);
+	if (!same_flow(&b->closing[way].key, key))
 		return 0;
-	*tag = &b->tag[at];
-	return &b->way[at].value;
+	*at = &b->closing_tag[way];
+	return &b->closing[way].connection;
 }
 
-/* Forgets a way if it is still the flow's. */
-static __always_inline void forget(__u64 *tag, __u64 hash)
+/* Forgets what a tag stands for, if it still stands. */
+static __always_inline void forget(__u64 *at, __u64 tag)
 {
-	__sync_val_compare_and_swap(tag, hash, 0);
+	__sync_val_compare_and_swap(at, tag, 0);
 }
 
-/* The way for a key: its own, a free one, or one that is outlived. */
-#define FIND_WAY(bucket, hash, boot, life, at)                                     \
-	do {                                                                       \
-		at = WAYS;                                                         \
-		for (int i = 0; i < WAYS; i++)                                     \
-			at = (bucket)->tag[i] == 0 ||                              \
-					     (boot) - (bucket)->way[i].value.created > (life) ? \
-				     i :                                           \
-				     at;                                           \
-		for (int i = 0; i < WAYS; i++)                                     \
-			at = (bucket)->tag[i] == (hash) ? i : at;                  \
-	} while (0)
+/* The way to write to: the handshake's own, a free one, or an outlived one;
+ * none if there is no room. The bucket is locked then. */
+static __always_inline struct handshake *take_way(struct bucket *b, __u64 tag, __u64 boot,
+						  __u64 **at)
+{
+	struct scratch *s = take_scratch();
+	__u32 way = WAYS;
+
+	if (!s || __sync_val_compare_and_swap(&b->lock, 0, 1))
+		return 0;
+#pragma unroll
+	for (int i = 0; i < WAYS; i++)
+		way = b->tag[i] == 0 ? i : way;
+	if (way == WAYS)
+#pragma unroll
+		for (int i = 0; i < WAYS; i++)
+			way = b->way[i].until < boot ? i : way;
+#pragma unroll
+	for (int i = 0; i < WAYS; i++)
+		way = b->tag[i] == tag ? i : way;
+	if (way == WAYS) {
+		__sync_lock_test_and_set(&b->lock, 0);
+		return 0;
+	}
+	way = one_of(s, way);
+	*at = &b->tag[way];
+	__sync_lock_test_and_set(*at, 0);
+	return &b->way[way];
+}
 
 /* Zero if there is no room. */
-static __noinline int store_opening(const struct flow_key *key, __u64 hash, const struct opening *o)
+static __noinline int store_opening(const struct answering_key *key, __u64 hash,
+				    const struct opening *o)
 {
-	__u32 index = hash >> 32 & opening_mask;
-	struct opening_bucket *b = bpf_map_lookup_elem(&opening, &index);
-	struct scratch *s = take_scratch();
-	__u32 at, room;
+	struct bucket *b = bucket_of(hash);
+	__u64 tag = opening_tag(hash), *at;
+	struct handshake *h = b ? take_way(b, tag, o->created, &at) : 0;
 
-	if (!b || !s || __sync_val_compare_and_swap(&b->lock, 0, 1))
+	if (!h)
 		return 0;
-	FIND_WAY(b, hash, o->created, OPENING_LIFE, at);
-	room = at != WAYS;
-	if (room) {
-		at = one_of(s, at);
-		__sync_lock_test_and_set(&b->tag[at], 0);
-		b->way[at].key = *key;
-		b->way[at].value = *o;
-		__sync_lock_test_and_set(&b->tag[at], hash);
-	}
+	h->key.flow = key->flow;
+	h->until = o->created + OPENING_LIFE;
+	h->opening = *o;
+	__sync_lock_test_and_set(at, tag);
 	__sync_lock_test_and_set(&b->lock, 0);
-	return room;
+	return 1;
 }
 
 static __noinline int store_answering(const struct answering_key *key, __u64 hash,
 				      const struct answering *a)
 {
-	__u32 index = hash >> 32 & answering_mask;
-	struct answering_bucket *b = bpf_map_lookup_elem(&answering, &index);
-	struct scratch *s = take_scratch();
-	__u32 at, room;
+	struct bucket *b = bucket_of(hash);
+	__u64 tag = answering_tag(hash, key->isn), *at;
+	struct handshake *h = b ? take_way(b, tag, a->created, &at) : 0;
 
-	if (!b || !s || __sync_val_compare_and_swap(&b->lock, 0, 1))
+	if (!h)
 		return 0;
-	FIND_WAY(b, hash, a->created, ANSWERING_LIFE, at);
-	room = at != WAYS;
-	if (room) {
-		at = one_of(s, at);
-		__sync_lock_test_and_set(&b->tag[at], 0);
-		b->way[at].key = *key;
-		b->way[at].value = *a;
-		__sync_lock_test_and_set(&b->tag[at], hash);
-	}
+	h->key = *key;
+	h->until = a->created + ANSWERING_LIFE;
+	h->answering = *a;
+	__sync_lock_test_and_set(at, tag);
 	__sync_lock_test_and_set(&b->lock, 0);
-	return room;
+	return 1;
 }
 
 /* Zero if another program is writing into the bucket. */
 static __noinline int store_closing(const struct flow_key *key, __u64 hash,
 				    const struct connection *c)
 {
-	__u32 index = hash >> 32 & closing_mask;
-	struct closing_bucket *b = bpf_map_lookup_elem(&closing, &index);
+	struct bucket *b = bucket_of(hash);
 	struct scratch *s = take_scratch();
-	__u32 at;
+	__u64 tag = closing_tag(hash);
+	__u32 way;
 
 	if (!b || !s || __sync_val_compare_and_swap(&b->lock, 0, 1))
 		return 0;
-	at = b->tag[0] == hash ? 0 : b->tag[1] == hash ? 1 : b->turn++ & 1;
-	at = one_of(s, at) & (CLOSING_WAYS - 1);
-	__sync_lock_test_and_set(&b->tag[at], 0);
-	b->way[at].key = *key;
-	b->way[at].value = *c;
-	__sync_lock_test_and_set(&b->tag[at], hash);
+	way = b->closing_tag[0] == tag ? 0 : b->closing_tag[1] == tag ? 1 : b->turn++ & 1;
+	way = one_of(s, way) & (CLOSING_WAYS - 1);
+	__sync_lock_test_and_set(&b->closing_tag[way], 0);
+	b->closing[way].key = *key;
+	b->closing[way].connection = *c;
+	__sync_lock_test_and_set(&b->closing_tag[way], tag);
 	__sync_lock_test_and_set(&b->lock, 0);
 	return 1;
 }

@@ -29,7 +29,8 @@ static __always_inline int consume(void)
 
 static __always_inline int within_limit(__u32 slot, __u32 kind)
 {
-	__u64 key = (__u64)slot * 4 + kind, window = bpf_ktime_get_ns() >> 27;
+	__u64 window = bpf_ktime_get_ns() >> 27;
+	__u32 key = slot * 4 + kind;
 	struct limit *limit = bpf_map_lookup_elem(&limits, &key);
 
 	if (!limit)
@@ -46,9 +47,9 @@ struct punt_case {
 	struct connection *connection;
 	struct opening *opening; /* handed over: the entry leaves its table */
 	struct answering *answering;
-	__u64 *tag; /* of what a table found last, and its hash */
-	__u64 tag_hash;
-	__u64 hash; /* of the flow; set where a table is asked */
+	__u64 *tag; /* where the tag stands of what was found last, and that tag */
+	__u64 tag_of;
+	__u64 hash; /* of the flow; set where the table is asked */
 	__u32 reason;
 	__u32 flags;
 	struct answering_key key;
@@ -56,14 +57,20 @@ struct punt_case {
 
 static __always_inline struct opening *opening_of(struct punt_case *why)
 {
-	why->tag_hash = why->hash;
-	return find_opening(&why->key.flow, why->tag_hash, &why->tag);
+	struct handshake *h;
+
+	why->tag_of = opening_tag(why->hash);
+	h = find_handshake(&why->key, why->hash, why->tag_of, &why->tag);
+	return h ? &h->opening : 0;
 }
 
 static __always_inline struct answering *answering_of(struct punt_case *why)
 {
-	why->tag_hash = hash_with(why->hash, why->key.isn);
-	return find_answering(&why->key, why->tag_hash, &why->tag);
+	struct handshake *h;
+
+	why->tag_of = answering_tag(why->hash, why->key.isn);
+	h = find_handshake(&why->key, why->hash, why->tag_of, &why->tag);
+	return h && h->key.isn == why->key.isn ? &h->answering : 0;
 }
 
 /* Read behind the reservation, with a full barrier: user space first says that
@@ -125,7 +132,14 @@ static __always_inline void hand_over(struct packet *p, struct pu *pu,
 				      __u32 hook, struct punt_case *why)
 {
 	if (why->flags & (PUNT_HAS_OPENING | PUNT_HAS_ANSWERING) && why->tag)
-		forget(why->tag, why->tag_hash);
+		forget(why->tag, why->tag_of);
+	if (hook == HOOK_FROM_PU && p->flags & TCP_SYN && why->flags & PUNT_CLOSING) {
+		__u64 *at;
+
+		/* Whatever becomes of it: a new connection ends what was there before. */
+		if (find_closing(&why->key.flow, why->hash, &at))
+			forget(at, closing_tag(why->hash));
+	}
 	if (hook == HOOK_FROM_PU && (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
 	    pu->flags & PU_FAST) {
 		struct scratch *s = take_scratch();
@@ -137,7 +151,7 @@ static __always_inline void hand_over(struct packet *p, struct pu *pu,
 		s->opening.epoch = pu->epoch;
 		s->opening.state = OPENING_ELSEWHERE;
 		s->opening.created = bpf_ktime_get_boot_ns();
-		store_opening(&why->key.flow, why->hash, &s->opening);
+		store_opening(&why->key, why->hash, &s->opening);
 	}
 }
 

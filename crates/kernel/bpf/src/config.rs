@@ -51,8 +51,6 @@ pub struct Sizes {
     pub pus: u32,
     /// Established connections of all PUs; default 65,536.
     pub connections: u32,
-    /// Closing connections of all PUs, least recently used out; default 16,384.
-    pub closing: u32,
     /// Tokens of the PUs' own; default 0: six per PU.
     pub own_tokens: u32,
     /// Peers that have shown a MAC; default 16,384.
@@ -65,10 +63,9 @@ pub struct Sizes {
     pub destinations: u32,
     /// Refused initiators, least recently used out; default 16,384.
     pub refusals: u32,
-    /// Initiators' unfinished handshakes, least recently used out; default 65,536.
-    pub opening: u32,
-    /// Responders' unfinished handshakes, least recently used out; default 65,536.
-    pub answering: u32,
+    /// Unfinished handshakes of known identities, rounded up to four times a power of two; half as many closing
+    /// connections are remembered; default 32,768.
+    pub handshakes: u32,
     /// Different flow events in a second; default 16,384.
     pub events: u32,
     /// Counters of the engine, one per PU and reason; default 65,536.
@@ -82,15 +79,13 @@ impl Default for Sizes {
         Self {
             pus: 1024,
             connections: 65_536,
-            closing: 16_384,
             own_tokens: 0,
             peers: 16_384,
             pair_keys: 65_536,
             verdicts: 131_072,
             destinations: 65_536,
             refusals: 16_384,
-            opening: 65_536,
-            answering: 65_536,
+            handshakes: 32_768,
             events: 16_384,
             reasons: 65_536,
             ring_bytes: 4 << 20,

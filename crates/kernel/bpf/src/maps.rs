@@ -3,9 +3,10 @@
 use std::os::fd::AsFd as _;
 
 use aya::Ebpf;
-use aya::maps::{Array, HashMap, Map as AyaMap, MapData, MapError, PerCpuHashMap, PerCpuValues, RingBuf};
+use aya::maps::{Array, HashMap, Map as AyaMap, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf};
 use aya::util::nr_cpus;
 use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
 use trireme_bpf_abi as abi;
 use zerocopy::{FromBytes, Immutable, IntoBytes, transmute};
 
@@ -18,25 +19,23 @@ const CHUNK: u32 = 1024;
 
 /// All maps that user space works on.
 pub(crate) struct Maps {
-    pub(crate) pus: Map<abi::Pu, 4, 104>,
+    pub(crate) pus: Map<abi::Pu, 4, 112>,
+    pub(crate) near: Places<abi::Pu, 112>,
     pub(crate) edges: Map<abi::EdgeRecord, 4, 256>,
-    pub(crate) limits: Map<abi::Limit, 8, 24>,
-    pub(crate) quotas: Map<abi::Quota, 8, 32>,
+    pub(crate) limits: Places<abi::Limit, 24>,
+    pub(crate) quotas: Places<abi::Quota, 32>,
     pub(crate) connections: Map<abi::Connection, 40, 128>,
-    pub(crate) closing: Map<abi::Connection, 40, 128>,
     pub(crate) own_tokens: Map<abi::OwnToken, 16, 1088>,
     pub(crate) peers: Map<abi::Peer, 16, 64>,
     pub(crate) pair_keys: Map<abi::Pair, 40, 32>,
     pub(crate) verdicts: Map<abi::Verdict, 12, 12>,
     pub(crate) destinations: Map<abi::Destination, 24, 40>,
     pub(crate) refusals: Map<abi::Refusal, 24, 24>,
-    pub(crate) opening: Map<abi::Opening, 40, 168>,
-    pub(crate) answering: Map<abi::Answering, 48, 160>,
     pub(crate) events: [Map<abi::Event, 52, 72>; 2],
     pub(crate) reasons: Map<u64, 8, 8>,
     pub(crate) counters: CounterMap,
     control: Array<MapData, u64>,
-    clock: Array<MapData, [u8; 24]>,
+    clock: Array<MapData, [u8; 32]>,
     pub(crate) ring_from: RingBuf<MapData>,
     pub(crate) ring_to: RingBuf<MapData>,
     pub(crate) ring_unknown: RingBuf<MapData>,
@@ -52,18 +51,16 @@ impl Maps {
         Ok(Self {
             pus: take("pus")?.table()?,
             edges: take("edges")?.table()?,
-            limits: take("limits")?.table()?,
-            quotas: take("quotas")?.table()?,
+            near: take("near")?.places()?,
+            limits: take("limits")?.places()?,
+            quotas: take("quotas")?.places()?,
             connections: take("connections")?.table()?,
-            closing: take("closing")?.table()?,
             own_tokens: take("own_tokens")?.table()?,
             peers: take("peers")?.table()?,
             pair_keys: take("pair_keys")?.table()?,
             verdicts: take("verdicts")?.table()?,
             destinations: take("destinations")?.table()?,
             refusals: take("refusals")?.table()?,
-            opening: take("opening")?.table()?,
-            answering: take("answering")?.table()?,
             events: [take("events_0")?.table()?, take("events_1")?.table()?],
             reasons: take("reasons")?.table()?,
             counters: CounterMap { inner: take("counters")?.map.try_into()? },
@@ -101,6 +98,45 @@ impl Named {
     }
 }
 
+impl Named {
+    /// The map as an array.
+    fn places<T, const V: usize>(self) -> Result<Places<T, V>, Cause> {
+        const { assert!(size_of::<T>() == V) };
+        Ok(Places { name: self.name, inner: self.map.try_into()?, value: std::marker::PhantomData })
+    }
+}
+
+/// An array with values of type `T`.
+pub(crate) struct Places<T, const V: usize> {
+    name: &'static str,
+    inner: Array<MapData, [u8; V]>,
+    value: std::marker::PhantomData<T>,
+}
+
+impl<T: FromBytes + IntoBytes + Immutable + Copy, const V: usize> Places<T, V> {
+    /// Returns the value at a place; None beyond the end.
+    pub(crate) fn get(&self, place: u32) -> Result<Option<T>, PlaneError> {
+        match self.inner.get(&place, 0) {
+            Ok(bytes) => Ok(T::read_from_bytes(&bytes).ok()),
+            Err(MapError::OutOfBounds { .. }) => Ok(None),
+            Err(error) => Err(failed(self.name, error)),
+        }
+    }
+
+    /// Writes the value at a place.
+    pub(crate) fn set(&mut self, place: u32, value: &T) -> Result<(), PlaneError> {
+        let mut bytes = [0; V];
+        for (to, from) in bytes.iter_mut().zip(value.as_bytes()) {
+            *to = *from;
+        }
+        match self.inner.set(place, bytes, 0) {
+            Ok(()) => Ok(()),
+            Err(MapError::OutOfBounds { .. }) => Err(PlaneError::Full { map: self.name }),
+            Err(error) => Err(failed(self.name, error)),
+        }
+    }
+}
+
 /// Some entries of a map.
 pub(crate) struct Entries<T, const K: usize> {
     pub(crate) entries: Vec<([u8; K], T)>,
@@ -135,9 +171,51 @@ impl Maps {
 
     /// Tells the programs the time.
     pub(crate) fn set_clock(&mut self, clock: abi::Clock) -> Result<(), PlaneError> {
-        let bytes: [u8; 24] = transmute!(clock);
+        let table_key = if clock.table_key == 0 { random()? } else { clock.table_key };
+        let bytes: [u8; 32] = transmute!(abi::Clock { table_key, ..clock });
         self.clock.set(0, bytes, 0).map_err(|error| failed("clock", error))
     }
+}
+
+impl Maps {
+    /// Writes the state of a PU; who gets a slot anew gets another incarnation.
+    pub(crate) fn write_pu(&mut self, key: u32, pu: &abi::Pu) -> Result<(), PlaneError> {
+        let held =
+            self.pus.get(&key.to_ne_bytes())?.filter(|held| held.slot == pu.slot && held.incarnation != 0);
+        let incarnation = match held {
+            Some(held) => held.incarnation,
+            None => random()?,
+        };
+        let pu = abi::Pu { incarnation, ..*pu };
+        self.pus.insert(&key.to_ne_bytes(), &pu)?;
+        // Only a PU found by its interface index, and one of those that share its low bits.
+        let place = key % abi::NEAR;
+        let other = self.near.get(place)?.is_some_and(|near| near.ifindex != 0 && near.ifindex != key);
+        if pu.ifindex == key && !other { self.near.set(place, &pu) } else { Ok(()) }
+    }
+
+    /// True if the programs find this state, whatever its incarnation.
+    pub(crate) fn has_pu(&self, key: u32, wanted: &abi::Pu) -> bool {
+        let same = |found: abi::Pu| abi::Pu { incarnation: 0, ..found } == *wanted;
+        let near = self.near.get(key % abi::NEAR).ok().flatten().filter(|near| near.ifindex == key);
+        self.pus.get(&key.to_ne_bytes()).is_ok_and(|found| found.is_some_and(same)) && near.is_none_or(same)
+    }
+
+    /// Removes the state of a PU.
+    pub(crate) fn remove_pu(&mut self, key: u32) -> Result<(), PlaneError> {
+        let place = key % abi::NEAR;
+        if self.near.get(place)?.is_some_and(|near| near.ifindex == key) {
+            self.near.set(place, &abi::Pu::default())?;
+        }
+        self.pus.remove(&key.to_ne_bytes()).map(drop)
+    }
+}
+
+fn random() -> Result<u64, PlaneError> {
+    let mut number = 0_u64;
+    getrandom(number.as_mut_bytes(), GetRandomFlags::empty())
+        .map_err(|error| failed("pus", std::io::Error::from(error)))?;
+    Ok(number.max(1))
 }
 
 /// A hash map with values of type `T`.
@@ -246,41 +324,25 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy, const K: usize, const V: usize
     }
 }
 
-/// The per-CPU counters.
+/// The per-CPU counters, by slot plus one.
 pub(crate) struct CounterMap {
-    inner: PerCpuHashMap<MapData, u32, [u64; abi::COUNTERS]>,
+    inner: PerCpuArray<MapData, [u64; abi::COUNTERS]>,
 }
 
 impl CounterMap {
-    /// Sets all counters of a slot to zero, on all CPUs, unless it has some.
-    pub(crate) fn ensure(&mut self, slot: u32) -> Result<(), PlaneError> {
-        if self.inner.get(&slot, 0).is_ok() {
-            return Ok(());
-        }
+    pub(crate) fn get(&self, slot: u32) -> Result<CounterSet, PlaneError> {
+        let mut sum = CounterSet::default();
+        let values = self.inner.get(&slot.wrapping_add(1), 0).map_err(|error| failed("counters", error))?;
+        values.iter().for_each(|cpu| sum.add(&transmute!(*cpu)));
+        Ok(sum)
+    }
+
+    /// Sets all counters of a slot to zero, on all CPUs.
+    pub(crate) fn clear(&mut self, slot: u32) -> Result<(), PlaneError> {
         let cpus = nr_cpus().map_err(|(_, error)| failed("counters", error))?;
         let zero = PerCpuValues::try_from(vec![[0; abi::COUNTERS]; cpus])
             .map_err(|error| failed("counters", error))?;
-        self.inner.insert(slot, zero, 0).map_err(|error| failed("counters", error))
-    }
-
-    pub(crate) fn get(&self, slot: u32) -> Result<CounterSet, PlaneError> {
-        let mut sum = CounterSet::default();
-        match self.inner.get(&slot, 0) {
-            Ok(values) => {
-                values.iter().for_each(|cpu| sum.add(&transmute!(*cpu)));
-                Ok(sum)
-            }
-            Err(MapError::KeyNotFound) => Ok(sum),
-            Err(error) => Err(failed("counters", error)),
-        }
-    }
-
-    pub(crate) fn remove(&mut self, slot: u32) -> Result<(), PlaneError> {
-        match self.inner.remove(&slot) {
-            Ok(()) => Ok(()),
-            Err(error) if is_absent(&error) => Ok(()),
-            Err(error) => Err(failed("counters", error)),
-        }
+        self.inner.set(slot.wrapping_add(1), zero, 0).map_err(|error| failed("counters", error))
     }
 }
 

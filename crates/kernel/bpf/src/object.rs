@@ -9,7 +9,7 @@ use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
-use trireme_bpf_abi::LIMIT_WINDOW_NANOS;
+use trireme_bpf_abi::{BUCKET_WAYS, LIMIT_WINDOW_NANOS};
 use zerocopy::IntoBytes as _;
 
 use crate::error::Cause;
@@ -47,6 +47,10 @@ pub(crate) fn load(pins: &Pins, config: &PlaneConfig, constants: Constants) -> R
     loader.override_global("inject_secret", &constants.secret, true);
     loader.override_global("nonce_key", &nonce_key, true);
     loader.override_global("source_limit", &source_limit, true);
+    let bucket_count =
+        pinned_size(&pins.maps().join("handshakes")).unwrap_or_else(|| buckets(config.sizes.handshakes));
+    let bucket_mask = bucket_count.saturating_sub(1);
+    loader.override_global("bucket_mask", &bucket_mask, true);
     Ok(loader.load(&OBJECT.0)?)
 }
 
@@ -98,20 +102,18 @@ pub(crate) fn check_sizes(sizes: &Sizes) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn map_sizes(sizes: &Sizes) -> [(&'static str, u32); 22] {
+fn map_sizes(sizes: &Sizes) -> [(&'static str, u32); 20] {
     let pus = sizes.pus;
     let own_tokens = if sizes.own_tokens == 0 { pus.saturating_mul(6) } else { sizes.own_tokens };
     [
         ("connections", sizes.connections),
-        ("closing", sizes.closing),
         ("own_tokens", own_tokens),
         ("peers", sizes.peers),
         ("pair_keys", sizes.pair_keys),
         ("verdicts", sizes.verdicts),
         ("destinations", sizes.destinations),
         ("refusals", sizes.refusals),
-        ("opening", sizes.opening),
-        ("answering", sizes.answering),
+        ("handshakes", buckets(sizes.handshakes)),
         ("events_0", sizes.events),
         ("events_1", sizes.events),
         ("reasons", sizes.reasons),
@@ -127,6 +129,11 @@ fn map_sizes(sizes: &Sizes) -> [(&'static str, u32); 22] {
         ("ring_unknown", (sizes.ring_bytes / 4).max(1 << 17)),
         ("sources", trireme_bpf_abi::SOURCES),
     ]
+}
+
+/// Buckets that hold this many handshakes.
+fn buckets(handshakes: u32) -> u32 {
+    handshakes.div_ceil(BUCKET_WAYS).checked_next_power_of_two().unwrap_or(u32::MAX)
 }
 
 /// Size of a map that is pinned already.

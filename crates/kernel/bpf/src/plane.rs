@@ -121,12 +121,10 @@ impl Plane {
             waker,
             sweeper: Sweeper::default(),
         };
-        plane.maps.counters.ensure(SLOT_NONE)?;
         plane.beat()?;
         plane.discard_waiting();
         plane.adopt()?;
-        let (established, closing) = plane.count_connections()?;
-        plane.sweeper = Sweeper::new(established, closing);
+        plane.sweeper = Sweeper::new(plane.count_connections()?);
         Ok(plane)
     }
 
@@ -257,18 +255,16 @@ impl Plane {
     pub fn connection_insert(&mut self, key: &FlowKey, connection: &Connection) -> Result<(), PlaneError> {
         let key = zerocopy::transmute!(key.to_abi());
         self.maps.connections.insert(&key, &connection.to_abi(monotonic_nanos()))?;
-        self.maps.closing.remove(&key)?;
         Ok(())
     }
 
-    /// Removes a connection, established or closing; true if there was one.
+    /// Removes an established connection; true if there was one.
     ///
     /// # Errors
     /// [`PlaneError::Map`] if the kernel refuses.
     pub fn connection_remove(&mut self, key: &FlowKey) -> Result<bool, PlaneError> {
         let key = zerocopy::transmute!(key.to_abi());
-        let established = self.maps.connections.remove(&key)?;
-        Ok(self.maps.closing.remove(&key)? || established)
+        self.maps.connections.remove(&key)
     }
 
     /// Returns an established connection.
@@ -302,21 +298,20 @@ impl Plane {
         self.connection_insert(key, &adopted)
     }
 
-    /// Returns the numbers of established and of closing connections that the last complete round of
-    /// [`sweep`](Self::sweep) left.
-    pub fn connection_count(&self) -> (usize, usize) {
+    /// Returns the number of established connections that the last complete round of [`sweep`](Self::sweep) left.
+    pub fn connection_count(&self) -> usize {
         self.sweeper.last()
     }
 
-    /// Counts established and closing connections one by one.
+    /// Counts established connections one by one.
     ///
     /// # Errors
     /// [`PlaneError::Map`] if the kernel refuses.
-    pub fn count_connections(&self) -> Result<(usize, usize), PlaneError> {
-        Ok((self.maps.connections.count()?, self.maps.closing.count()?))
+    pub fn count_connections(&self) -> Result<usize, PlaneError> {
+        self.maps.connections.count()
     }
 
-    /// Removes connections that ended or fell silent, in one slice of both tables that takes a moment: go on with the
+    /// Removes connections that fell silent, in one slice of the table that takes a moment: go on with the
     /// next until [`SweepReport::round_complete`].
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Removing connections that ended or fell silent, a slice at a time.
+//! Removing connections that fell silent, a slice at a time.
 
 use std::time::{Duration, Instant};
 
@@ -20,13 +20,11 @@ const BUDGET: Duration = Duration::from_micros(500);
 pub struct SweepLimits {
     /// An established connection without a packet for this long; default 5 days.
     pub idle: Duration,
-    /// A closing connection without a packet for this long; default 60 s.
-    pub closing: Duration,
 }
 
 impl Default for SweepLimits {
     fn default() -> Self {
-        Self { idle: Duration::from_secs(5 * 24 * 3600), closing: Duration::from_secs(60) }
+        Self { idle: Duration::from_secs(5 * 24 * 3600) }
     }
 }
 
@@ -35,11 +33,9 @@ impl Default for SweepLimits {
 pub struct SweepReport {
     /// Established connections that the last complete round left.
     pub established: usize,
-    /// Closing connections that the last complete round left.
-    pub closing: usize,
     /// Entries that this slice removed.
     pub removed: usize,
-    /// Those of them that were established.
+    /// These entries.
     pub ended: Vec<(FlowKey, Connection, Activity)>,
     /// True if this slice was the last of its round.
     pub round_complete: bool,
@@ -48,21 +44,20 @@ pub struct SweepReport {
 /// Where a sweep goes on.
 #[derive(Debug, Default)]
 pub(crate) struct Sweeper {
-    in_closing: bool,
     cursor: Cursor,
-    /// Left so far in this round: established, closing.
-    left: (usize, usize),
-    last: (usize, usize),
+    /// Left so far in this round.
+    left: usize,
+    last: usize,
 }
 
 impl Sweeper {
-    /// A sweep whose last round left these numbers.
-    pub(crate) fn new(established: usize, closing: usize) -> Self {
-        Self { last: (established, closing), ..Self::default() }
+    /// A sweep whose last round left this number.
+    pub(crate) fn new(established: usize) -> Self {
+        Self { last: established, ..Self::default() }
     }
 
-    /// What the last complete round left: established, closing.
-    pub(crate) fn last(&self) -> (usize, usize) {
+    /// How many connections the last complete round left.
+    pub(crate) fn last(&self) -> usize {
         self.last
     }
 
@@ -78,7 +73,7 @@ impl Sweeper {
         while !report.round_complete && start.elapsed() < BUDGET {
             self.chunk(maps, limits, now, &mut report)?;
         }
-        (report.established, report.closing) = self.last;
+        report.established = self.last;
         Ok(report)
     }
 
@@ -89,31 +84,21 @@ impl Sweeper {
         now: u64,
         report: &mut SweepReport,
     ) -> Result<(), PlaneError> {
-        let (table, limit) = if self.in_closing {
-            (&mut maps.closing, limits.closing)
-        } else {
-            (&mut maps.connections, limits.idle)
-        };
-        let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        let table = &mut maps.connections;
+        let limit = u64::try_from(limits.idle.as_nanos()).unwrap_or(u64::MAX);
         let slice = table.slice(Reading::Keep, self.cursor, CHUNK)?;
         for (key, seen) in &slice.entries {
             match dead(table, key, seen, limit, now)? {
                 Some(entry) if table.remove(key)? => {
                     report.removed += 1;
-                    if !self.in_closing {
-                        let key = FlowKey::from_abi(&transmute!(*key));
-                        report.ended.push((key, Connection::from_abi(&entry), Activity::from_abi(&entry)));
-                    }
+                    let key = FlowKey::from_abi(&transmute!(*key));
+                    report.ended.push((key, Connection::from_abi(&entry), Activity::from_abi(&entry)));
                 }
-                _ if self.in_closing => self.left.1 += 1,
-                _ => self.left.0 += 1,
+                Some(_) | None => self.left += 1,
             }
         }
         self.cursor = slice.next.unwrap_or_default();
-        if slice.next.is_none() {
-            report.round_complete = self.in_closing;
-            self.in_closing = !self.in_closing;
-        }
+        report.round_complete = slice.next.is_none();
         if report.round_complete {
             self.last = std::mem::take(&mut self.left);
         }

@@ -79,6 +79,8 @@ pub struct PuState {
     pub other_protocols: OtherProtocols,
     /// Handshakes of known identities stay in the kernel.
     pub fast: bool,
+    /// Live connections outlast changes of policy: only user space ends them.
+    pub keep: bool,
     /// What happens while the agent is away.
     pub fail: FailMode,
     /// Its tokens, newest first.
@@ -106,9 +108,10 @@ impl PuState {
             mode,
             other,
             fail,
-            flags: if self.fast { pu_flag::FAST } else { 0 },
+            flags: if self.fast { pu_flag::FAST } else { 0 } | if self.keep { pu_flag::KEEP } else { 0 },
             ifindex,
             fail_nanos,
+            incarnation: 0,
             own: self.own.map(OwnTokenState::to_abi),
         }
     }
@@ -119,6 +122,7 @@ impl PuState {
             mode: if pu.mode == 1 { Mode::Off } else { Mode::Enforce },
             other_protocols: if pu.other == 1 { OtherProtocols::Allow } else { OtherProtocols::Deny },
             fast: pu.flags & pu_flag::FAST != 0,
+            keep: pu.flags & pu_flag::KEEP != 0,
             fail: match pu.fail {
                 1 => FailMode::LastKnown(Duration::from_nanos(pu.fail_nanos)),
                 2 => FailMode::Open,

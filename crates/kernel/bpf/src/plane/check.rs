@@ -62,12 +62,12 @@ impl Plane {
         let Self { maps, edges, .. } = self;
         let mut repairs = Vec::new();
         for (slot, attached) in edges {
-            let key = edge_key(attached.flags, *slot, attached.ifindex).to_ne_bytes();
+            let key = edge_key(attached.flags, *slot, attached.ifindex);
             let wanted = attached.state.to_abi(*slot, attached.ifindex);
-            if maps.pus.get(&key).is_ok_and(|found| found == Some(wanted)) {
+            if maps.has_pu(key, &wanted) {
                 continue;
             }
-            let error = maps.pus.insert(&key, &wanted).err().map(|error| chain(&error));
+            let error = maps.write_pu(key, &wanted).err().map(|error| chain(&error));
             repairs.push(Repair { slot: *slot, hook: None, damage: Damage::Forgotten, error });
         }
         repairs

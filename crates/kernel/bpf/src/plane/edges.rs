@@ -20,10 +20,10 @@ use crate::socket::PacketSocket;
 use crate::{AttachError, AttachMethod, DetachError, Edge, OpenError, PlaneError, PuState, Slot, probe, sys};
 
 /// Kinds of limits in the order of the numbers of `limit_kind` in abi.h.
-const LIMIT_KINDS: u64 = 4;
+const LIMIT_KINDS: u32 = 4;
 
 /// Roles in the order of the numbers of `role` in handshake_abi.h.
-const ROLES: u64 = 2;
+const ROLES: u32 = 2;
 
 impl Plane {
     /// Attaches a PU: from the return on, nothing of it passes that the maps do not allow.
@@ -72,8 +72,8 @@ impl Plane {
     /// [`PlaneError::NotAttached`] if there is no such PU.
     pub fn update(&mut self, slot: Slot, state: PuState) -> Result<(), PlaneError> {
         let attached = self.edges.get_mut(&slot).ok_or(PlaneError::NotAttached(slot))?;
-        let key = edge_key(attached.flags, slot, attached.ifindex).to_ne_bytes();
-        self.maps.pus.insert(&key, &state.to_abi(slot, attached.ifindex))?;
+        let key = edge_key(attached.flags, slot, attached.ifindex);
+        self.maps.write_pu(key, &state.to_abi(slot, attached.ifindex))?;
         attached.state = state;
         Ok(())
     }
@@ -232,7 +232,7 @@ impl Plane {
 
     /// Everything the programs look up, before they are attached.
     fn write_maps(&mut self, slot: Slot, attached: &Attached) -> Result<(), PlaneError> {
-        let key = edge_key(attached.flags, slot, attached.ifindex).to_ne_bytes();
+        let key = edge_key(attached.flags, slot, attached.ifindex);
         let limits = [
             self.config.limits.from_pu_per_sec,
             self.config.limits.to_pu_per_sec,
@@ -241,17 +241,17 @@ impl Plane {
         ];
         for (kind, per_sec) in (0..LIMIT_KINDS).zip(limits) {
             let max = object::per_window(per_sec);
-            self.maps.limits.insert(&limit_key(slot, kind), &abi::Limit { max, ..abi::Limit::default() })?;
+            let limit = abi::Limit { max, ..abi::Limit::default() };
+            self.maps.limits.set(slot.0.saturating_mul(LIMIT_KINDS) + kind, &limit)?;
         }
         for role in 0..ROLES {
             // What is unfinished stays counted when a PU is taken over.
-            let old = self.maps.quotas.get(&quota_key(slot, role))?.unwrap_or_default();
-            let quota = abi::Quota { max: self.config.limits.half_open, ..old };
-            self.maps.quotas.insert(&quota_key(slot, role), &quota)?;
+            let place = slot.0.saturating_mul(ROLES) + role;
+            let old = self.maps.quotas.get(place)?.unwrap_or_default();
+            self.maps.quotas.set(place, &abi::Quota { max: self.config.limits.half_open, ..old })?;
         }
-        self.maps.counters.ensure(slot.0)?;
         self.maps.edges.insert(&slot.0.to_ne_bytes(), &attached.record())?;
-        self.maps.pus.insert(&key, &attached.state.to_abi(slot, attached.ifindex))
+        self.maps.write_pu(key, &attached.state.to_abi(slot, attached.ifindex))
     }
 
     pub(super) fn attach_programs(&mut self, slot: Slot, namespace: &Namespace) -> Result<(), AttachError> {
@@ -294,24 +294,18 @@ impl Plane {
                 problems.push(error.into());
             }
         };
-        note(maps.pus.remove(&edge_key(flags, slot, ifindex).to_ne_bytes()).map(drop));
+        note(maps.remove_pu(edge_key(flags, slot, ifindex)));
         note(maps.edges.remove(&slot.0.to_ne_bytes()).map(drop));
-        for kind in 0..LIMIT_KINDS {
-            note(maps.limits.remove(&limit_key(slot, kind)).map(drop));
-        }
         for role in 0..ROLES {
-            note(maps.quotas.remove(&quota_key(slot, role)).map(drop));
+            note(maps.quotas.set(slot.0.saturating_mul(ROLES) + role, &abi::Quota::default()));
         }
-        note(maps.counters.remove(slot.0));
+        note(maps.counters.clear(slot.0));
         let number = slot.0.to_ne_bytes();
         note(maps.connections.forget(|key| key.starts_with(&number)));
-        note(maps.closing.forget(|key| key.starts_with(&number)));
         // The next PU of this slot may have the same epoch.
         note(maps.verdicts.forget(|key| key.starts_with(&number)));
         note(maps.destinations.forget(|key| key.starts_with(&number)));
         note(maps.refusals.forget(|key| key.starts_with(&number)));
-        note(maps.opening.forget(|key| key.starts_with(&number)));
-        note(maps.answering.forget(|key| key.starts_with(&number)));
         for events in &mut maps.events {
             note(events.forget(|key| key.starts_with(&number)));
         }
@@ -341,12 +335,4 @@ fn device(edge: &Edge) -> &str {
 
 fn program_error(what: &'static str, edge: &Edge, source: Cause) -> AttachError {
     AttachError::Program { what, name: device(edge).to_owned(), source }
-}
-
-fn limit_key(slot: Slot, kind: u64) -> [u8; 8] {
-    (u64::from(slot.0) * 4 + kind).to_ne_bytes()
-}
-
-fn quota_key(slot: Slot, role: u64) -> [u8; 8] {
-    (u64::from(slot.0) * ROLES + role).to_ne_bytes()
 }
