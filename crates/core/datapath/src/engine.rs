@@ -20,6 +20,7 @@ use crate::{
     Effect, EngineConfig, EngineError, EngineStats, Hook, KeyName, Packet, PuError, PuSpec, Secrets, Verdict,
 };
 
+mod adopt;
 mod authenticate;
 mod authorize;
 mod control;
@@ -211,8 +212,13 @@ impl Engine {
         };
         let key = parse::flow_key(packet.pu, packet.hook, &segment);
         let mut cx = Context { unit, slot: packet.pu, key, segment, now, out };
-        let judged = parse::check(&packet.bytes, &cx.segment)
-            .map_err(|reason| Refused::by_hook(packet.hook, reason))
+        // Before the packet is looked at: the back end has forgotten the handshake, and a bad packet must not end it.
+        let judged = self
+            .adopt(&mut cx, packet)
+            .and_then(|()| {
+                parse::check(&packet.bytes, &cx.segment)
+                    .map_err(|reason| Refused::by_hook(packet.hook, reason))
+            })
             .and_then(|()| self.dispatch(&mut cx, packet));
         match judged {
             Ok(next) => next,

@@ -7,7 +7,7 @@ use trireme_identity::Protocol;
 
 use crate::ParseError;
 use crate::checksum;
-use crate::ip;
+use crate::ip::{self, Hop};
 use crate::tcp::{self, Flags, options};
 use crate::tuple::Endpoint;
 
@@ -99,7 +99,8 @@ pub fn tcp(spec: &TcpSpec<'_>) -> Result<Vec<u8>, BuildError> {
     let header_len = tcp::MIN_HEADER_LEN + spec.options.len().next_multiple_of(4);
     let words = u8::try_from(header_len / 4).map_err(|_| BuildError::Options)?;
     let len = spec.payload.len();
-    let mut packet = header(spec.src.addr, spec.dst.addr, Protocol::TCP, spec.hop_limit, header_len + len)?;
+    let mut packet =
+        header(spec.src.addr, spec.dst.addr, Protocol::TCP, Hop::from(spec.hop_limit), header_len + len)?;
 
     let end = packet.len() + header_len;
     packet.extend_from_slice(&spec.src.port.to_be_bytes());
@@ -116,16 +117,38 @@ pub fn tcp(spec: &TcpSpec<'_>) -> Result<Vec<u8>, BuildError> {
     Ok(packet)
 }
 
-fn header(
-    src: IpAddr,
-    dst: IpAddr,
-    protocol: Protocol,
+/// Puts a TCP header, taken from a packet without payload, between these addresses again.
+///
+/// # Errors
+/// [`BuildError::Options`] if it is no TCP header of 20 to 60 bytes, [`BuildError::FamilyMismatch`].
+pub fn around_tcp_header(
+    (src, dst): (IpAddr, IpAddr),
     hop_limit: u8,
-    len: usize,
+    traffic_class: u8,
+    tcp_header: &[u8],
 ) -> Result<Vec<u8>, BuildError> {
+    let hop = Hop { limit: hop_limit, class: traffic_class };
+    let len = tcp_header.len();
+    let mut packet = header(src, dst, Protocol::TCP, hop, len)?;
+    packet.extend_from_slice(tcp_header);
+    let whole = tcp::Segment::parse(&packet).is_ok_and(|segment| segment.header_len == len);
+    if !whole {
+        return Err(BuildError::Options);
+    }
+    checksum::complete(&mut packet).map_err(|_| BuildError::TooLong { len })?;
+    Ok(packet)
+}
+
+impl From<u8> for Hop {
+    fn from(limit: u8) -> Self {
+        Self { limit, class: 0 }
+    }
+}
+
+fn header(src: IpAddr, dst: IpAddr, protocol: Protocol, hop: Hop, len: usize) -> Result<Vec<u8>, BuildError> {
     let header = match (src, dst) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => ip::build_ipv4(src, dst, protocol, hop_limit, len),
-        (IpAddr::V6(src), IpAddr::V6(dst)) => ip::build_ipv6(src, dst, protocol, hop_limit, len),
+        (IpAddr::V4(src), IpAddr::V4(dst)) => ip::build_ipv4(src, dst, protocol, hop, len),
+        (IpAddr::V6(src), IpAddr::V6(dst)) => ip::build_ipv6(src, dst, protocol, hop, len),
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
             return Err(BuildError::FamilyMismatch);
         }

@@ -155,6 +155,13 @@ pub(crate) const fn address_offsets(family: Family) -> (usize, usize) {
 
 pub(crate) use v4::refresh_checksum as refresh_ipv4_checksum;
 pub(crate) use v4::update_checksum as update_ipv4_checksum;
+/// What a built header says besides addresses and lengths.
+#[derive(Clone, Copy)]
+pub(crate) struct Hop {
+    pub(crate) limit: u8,
+    pub(crate) class: u8,
+}
+
 pub(crate) use v4::{build_header as build_ipv4, header_is_intact as ipv4_header_is_intact};
 pub(crate) use v6::build_header as build_ipv6;
 

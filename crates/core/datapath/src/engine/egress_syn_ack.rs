@@ -10,13 +10,21 @@ use trireme_wire::tap::Attested;
 use super::handshake::{Half, PeerHolds, reason_of};
 use super::refuse::Refused;
 use super::{Context, Engine, Judged, Next};
-use crate::{Effect, KnownTokens, Packet};
+use crate::{Effect, Hook, KnownTokens, Packet};
 
 const INGRESS: Direction = Direction::Ingress;
 
 impl Engine {
     pub(super) fn egress_syn_ack(&mut self, cx: &mut Context<'_>, packet: &mut Packet) -> Judged {
         self.clean_own_payload(cx, packet, INGRESS)?;
+        if let Some(entry) = packet.connection
+            && entry.syn_ack != 0
+            && entry.syn_ack == cx.segment.seq
+            && self.is_established(&entry, cx.segment.ack, Role::Responder, cx.key)
+        {
+            self.current(cx, Hook::FromPu, entry)?;
+            return Ok(Next::Pass);
+        }
         let key = HalfOpenKey { flow: cx.key, role: Role::Responder, isn: cx.segment.ack.wrapping_sub(1) };
         self.end_others(cx, &key, packet.connection);
         let mut fresh = [0; 16];

@@ -92,7 +92,11 @@ impl Engine {
     }
 
     /// The peer of a live connection: from its place in the peer table, or by its token.
-    fn peer_of_entry(&mut self, cx: &Context<'_>, entry: &ConnectionEntry) -> Option<Arc<Verified>> {
+    pub(super) fn peer_of_entry(
+        &mut self,
+        cx: &Context<'_>,
+        entry: &ConnectionEntry,
+    ) -> Option<Arc<Verified>> {
         let placed = self.peers.at(entry.peer_slot, entry.peer_generation, &self.secrets.verifier);
         placed
             .filter(|peer| peer.id == entry.peer_token)

@@ -16,7 +16,7 @@ use super::handshake::{Half, Handshake, reason_of};
 use super::refuse::Refused;
 use super::teach::{Fresh, Proven, verdict_of};
 use super::{Context, Engine, Judged, Known, Next, authorize, parse};
-use crate::{Effect, Packet};
+use crate::{Effect, Hook, Packet};
 
 const EGRESS: Direction = Direction::Egress;
 
@@ -52,6 +52,14 @@ pub(super) enum Said {
 
 impl Engine {
     pub(super) fn ingress_syn_ack(&mut self, cx: &mut Context<'_>, packet: &mut Packet) -> Judged {
+        if let Some(entry) = packet.connection
+            && self.is_established(&entry, cx.segment.ack, Role::Initiator, cx.key)
+        {
+            // Anything but a confirmation: the responder asks again.
+            self.current(cx, Hook::FromPu, entry)?;
+            strip(packet, EGRESS)?;
+            return Ok(Next::Pass);
+        }
         let key = self.answered_syn(cx)?;
         let said = match self.kind_2(cx, packet, key)? {
             Said::Pending(job) => return Ok(Next::Park(job)),
@@ -79,6 +87,22 @@ impl Engine {
         }
         strip(packet, EGRESS)?;
         Ok(Next::Pass)
+    }
+
+    /// Whether a SYN-ACK belongs to a connection that is established, of which no handshake is remembered: it makes the
+    /// initiator's stack acknowledge again, shows nothing and changes nothing.
+    pub(super) fn is_established(
+        &self,
+        entry: &ConnectionEntry,
+        ack: u32,
+        role: Role,
+        flow: trireme_flow::FlowKey,
+    ) -> bool {
+        let key = HalfOpenKey { flow, role, isn: ack.wrapping_sub(1) };
+        entry.role == role
+            && entry.class != ConnectionClass::Adopted
+            && entry.proof_seq == ack
+            && self.handshakes.get(&key).is_none()
     }
 
     /// The handshake that a SYN-ACK answers. One that acknowledges more than the SYN took the payload for data.

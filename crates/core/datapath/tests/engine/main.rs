@@ -8,6 +8,7 @@ mod corruption;
 mod floods;
 mod handshake;
 mod known_peers;
+mod lessons;
 mod observe;
 mod proof;
 mod replays;

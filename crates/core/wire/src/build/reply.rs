@@ -56,7 +56,7 @@ pub fn icmp_admin_prohibited(original: &[u8]) -> Result<Vec<u8>, BuildError> {
     };
     let quote = original.get(..original.len().min(limit - icmp::HEADER_LEN)).unwrap_or(original);
     let len = icmp::HEADER_LEN + quote.len();
-    let mut packet = header(ip.dst, ip.src, protocol, DEFAULT_HOP_LIMIT, len)?;
+    let mut packet = header(ip.dst, ip.src, protocol, DEFAULT_HOP_LIMIT.into(), len)?;
     let at = packet.len();
     packet.extend_from_slice(&start);
     packet.extend_from_slice(&[0; 6]);

@@ -2,7 +2,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use trireme_identity::Protocol;
 
-use super::{Extent, Family, Fragment, Packet, byte, word};
+use super::{Extent, Family, Fragment, Hop, Packet, byte, word};
 use crate::ParseError;
 use crate::bytes::{array, be16, put};
 use crate::checksum::{Delta, Sum};
@@ -106,16 +106,16 @@ pub(crate) fn build_header(
     src: Ipv4Addr,
     dst: Ipv4Addr,
     protocol: Protocol,
-    hop_limit: u8,
+    Hop { limit, class }: Hop,
     payload_len: usize,
 ) -> Option<Vec<u8>> {
     let total_len = u16::try_from(MIN_HEADER_LEN.checked_add(payload_len)?).ok()?;
     let mut header = Vec::with_capacity(usize::from(total_len));
-    header.extend_from_slice(&[0x45, 0]);
+    header.extend_from_slice(&[0x45, class]);
     header.extend_from_slice(&total_len.to_be_bytes());
     header.extend_from_slice(&[0, 0]);
     header.extend_from_slice(&DONT_FRAGMENT.to_be_bytes());
-    header.extend_from_slice(&[hop_limit, protocol.0, 0, 0]);
+    header.extend_from_slice(&[limit, protocol.0, 0, 0]);
     header.extend_from_slice(&src.octets());
     header.extend_from_slice(&dst.octets());
     refresh_checksum(&mut header, MIN_HEADER_LEN)?;

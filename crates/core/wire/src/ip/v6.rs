@@ -2,7 +2,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use trireme_identity::Protocol;
 
-use super::{Extent, Family, Fragment, MAX_EXTENSION_HEADERS, Packet, byte, word};
+use super::{Extent, Family, Fragment, Hop, MAX_EXTENSION_HEADERS, Packet, byte, word};
 use crate::ParseError;
 use crate::bytes::{array, put};
 
@@ -56,14 +56,14 @@ pub(crate) fn build_header(
     src: Ipv6Addr,
     dst: Ipv6Addr,
     protocol: Protocol,
-    hop_limit: u8,
+    Hop { limit, class }: Hop,
     payload_len: usize,
 ) -> Option<Vec<u8>> {
     let len = u16::try_from(payload_len).ok()?;
     let mut header = Vec::with_capacity(HEADER_LEN + payload_len);
-    header.extend_from_slice(&[0x60, 0, 0, 0]);
+    header.extend_from_slice(&[0x60 | (class >> 4), class << 4, 0, 0]);
     header.extend_from_slice(&len.to_be_bytes());
-    header.extend_from_slice(&[protocol.0, hop_limit]);
+    header.extend_from_slice(&[protocol.0, limit]);
     header.extend_from_slice(&src.octets());
     header.extend_from_slice(&dst.octets());
     Some(header)

@@ -140,3 +140,21 @@ fn ipv4_identification_advances_over_the_pieces() {
     let ids: Vec<_> = pieces.iter().map(|piece| [piece[4], piece[5]]).collect();
     assert_eq!(ids, [[0xff, 0xff], [0, 0], [0, 1]]);
 }
+
+#[test]
+fn a_tcp_header_gets_its_packet_back() {
+    for (src, dst) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
+        let packet = segment(src, dst, Flags::SYN, &[2, 4, 5, 180], b"");
+        let parsed = Segment::parse(&packet).unwrap();
+        let header = &packet[packet.len() - parsed.header_len..];
+        let ends = (parsed.ip.src, parsed.ip.dst);
+        let again = build::around_tcp_header(ends, build::DEFAULT_HOP_LIMIT, 0, header).unwrap();
+        assert_eq!(again, packet);
+        let marked = build::around_tcp_header(ends, 3, 0xb8, header).unwrap();
+        let marked = trireme_wire::ip::Packet::parse(&marked).unwrap();
+        assert_eq!(marked.hop_limit, 3);
+        for wrong in [&header[..19], &[header, &[0]].concat()] {
+            assert_eq!(build::around_tcp_header(ends, 3, 0, wrong), Err(BuildError::Options));
+        }
+    }
+}
