@@ -35,12 +35,15 @@ struct closing {
 	struct connection connection;
 };
 
-/* A tag is the hash of what its way holds; zero is free. */
+/* A tag is the hash of what its way holds, an odd number; zero is free, and
+ * whoever puts BUSY there writes the way. */
+#define BUSY 2
+
 struct bucket {
 	__u64 tag[WAYS];
 	__u64 closing_tag[CLOSING_WAYS];
-	__u64 lock;
 	__u64 turn;
+	__u64 pad;
 	struct handshake way[WAYS];
 	struct closing closing[CLOSING_WAYS];
 };
@@ -163,33 +166,37 @@ static __always_inline void forget(__u64 *at, __u64 tag)
 }
 
 /* The way to write to: the handshake's own, a free one, or an outlived one;
- * none if there is no room. The bucket is locked then. */
+ * none if there is no room. Another program may be faster: then the next best. */
 static __always_inline struct handshake *take_way(struct bucket *b, __u64 tag, __u64 boot,
 						  __u64 **at)
 {
 	struct scratch *s = take_scratch();
-	__u32 way = WAYS;
 
-	if (!s || __sync_val_compare_and_swap(&b->lock, 0, 1))
+	if (!s)
 		return 0;
-#pragma unroll
-	for (int i = 0; i < WAYS; i++)
-		way = b->tag[i] == 0 ? i : way;
-	if (way == WAYS)
+	for (int attempt = 0; attempt < 3; attempt++) {
+		__u32 way = WAYS;
+		__u64 held;
+
 #pragma unroll
 		for (int i = 0; i < WAYS; i++)
-			way = b->way[i].until < boot ? i : way;
+			way = b->tag[i] == 0 ? i : way;
+		if (way == WAYS)
 #pragma unroll
-	for (int i = 0; i < WAYS; i++)
-		way = b->tag[i] == tag ? i : way;
-	if (way == WAYS) {
-		__sync_lock_test_and_set(&b->lock, 0);
-		return 0;
+			for (int i = 0; i < WAYS; i++)
+				way = b->tag[i] != BUSY && b->way[i].until < boot ? i : way;
+#pragma unroll
+		for (int i = 0; i < WAYS; i++)
+			way = b->tag[i] == tag ? i : way;
+		if (way == WAYS)
+			return 0;
+		way = one_of(s, way);
+		*at = &b->tag[way];
+		held = **at;
+		if (held != BUSY && __sync_val_compare_and_swap(*at, held, BUSY) == held)
+			return &b->way[way];
 	}
-	way = one_of(s, way);
-	*at = &b->tag[way];
-	__sync_lock_test_and_set(*at, 0);
-	return &b->way[way];
+	return 0;
 }
 
 /* Zero if there is no room. */
@@ -206,7 +213,6 @@ static __noinline int store_opening(const struct answering_key *key, __u64 hash,
 	h->until = o->created + OPENING_LIFE;
 	h->opening = *o;
 	__sync_lock_test_and_set(at, tag);
-	__sync_lock_test_and_set(&b->lock, 0);
 	return 1;
 }
 
@@ -223,29 +229,33 @@ static __noinline int store_answering(const struct answering_key *key, __u64 has
 	h->until = a->created + ANSWERING_LIFE;
 	h->answering = *a;
 	__sync_lock_test_and_set(at, tag);
-	__sync_lock_test_and_set(&b->lock, 0);
 	return 1;
 }
 
-/* Zero if another program is writing into the bucket. */
+/* Zero if other programs are writing to both ways. */
 static __noinline int store_closing(const struct flow_key *key, __u64 hash,
 				    const struct connection *c)
 {
 	struct bucket *b = bucket_of(hash);
 	struct scratch *s = take_scratch();
-	__u64 tag = closing_tag(hash);
+	__u64 tag = closing_tag(hash), held;
 	__u32 way;
 
-	if (!b || !s || __sync_val_compare_and_swap(&b->lock, 0, 1))
+	if (!b || !s)
 		return 0;
 	way = b->closing_tag[0] == tag ? 0 : b->closing_tag[1] == tag ? 1 : b->turn++ & 1;
-	way = one_of(s, way) & (CLOSING_WAYS - 1);
-	__sync_lock_test_and_set(&b->closing_tag[way], 0);
-	b->closing[way].key = *key;
-	b->closing[way].connection = *c;
-	__sync_lock_test_and_set(&b->closing_tag[way], tag);
-	__sync_lock_test_and_set(&b->lock, 0);
-	return 1;
+	for (int attempt = 0; attempt < 2; attempt++, way ^= 1) {
+		way = one_of(s, way) & (CLOSING_WAYS - 1);
+		held = b->closing_tag[way];
+		if (held == BUSY ||
+		    __sync_val_compare_and_swap(&b->closing_tag[way], held, BUSY) != held)
+			continue;
+		b->closing[way].key = *key;
+		b->closing[way].connection = *c;
+		__sync_lock_test_and_set(&b->closing_tag[way], tag);
+		return 1;
+	}
+	return 0;
 }
 
 #endif
