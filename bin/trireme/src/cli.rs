@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use trireme_identity::{NodeId, Protocol, TagSet};
+use trireme_identity::{NodeId, Protocol, PuId, TagSet};
 use trireme_token::TagPattern;
 
 use crate::config::{DEFAULT_SOCKET, LevelName, LogFormatName};
@@ -80,7 +80,8 @@ Examples:
   trireme keys ca --name demo --out ca
   trireme keys node --id node-a --ca ca --out node-a --allow role=web --allow env=*
   trireme keys psk --out cluster.psk
-  trireme keys show node-a.cert.pem")]
+  trireme keys show node-a.cert.pem
+  trireme keys revoke node node-b --deny-list /etc/trireme/deny-list")]
 pub(crate) struct KeysArgs {
     #[command(subcommand)]
     pub(crate) verb: KeysVerb,
@@ -137,6 +138,36 @@ pub(crate) enum KeysVerb {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Add a key, a token or a node to a deny list: agents that read it refuse it from then on and cut what it has open.
+    #[command(after_help = "\
+Examples:
+  trireme keys revoke node node-b
+  trireme keys revoke token 90ab12cd34ef56789012ab34cd56ef78 --deny-list deny-list
+
+The id of a key is what `trireme keys show` prints. Agents read the file that policy.deny_list names as soon as it
+changes.")]
+    Revoke {
+        /// What is refused: a signing key, one token, or all that a node issues.
+        #[arg(value_name = "KIND")]
+        kind: RevokedKind,
+        /// The id of the key (64 hexadecimal digits), of the token (32) or of the node.
+        #[arg(value_name = "ID")]
+        id: String,
+        /// The deny list; made if there is none.
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_DENY_LIST, env = "TRIREME_DENY_LIST")]
+        deny_list: PathBuf,
+    },
+}
+
+/// Where the deny list is when nothing else is said.
+const DEFAULT_DENY_LIST: &str = "/etc/trireme/deny-list";
+
+/// What `trireme keys revoke` refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RevokedKind {
+    Key,
+    Token,
+    Node,
 }
 
 /// Where the agent listens.
@@ -181,10 +212,15 @@ pub(crate) enum FlowsFormat {
 Examples:
   trireme status
   trireme status -o wide
-  trireme status -o json")]
+  trireme status --pu
+  trireme status --pu web -o json")]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub(crate) agent: SocketArgs,
+    /// Show one processing unit, or without an id each of them: how it is enforced and what was counted, by reason.
+    #[arg(long, value_name = "ID", num_args = 0..=1)]
+    #[expect(clippy::option_option, reason = "absent, without an id, with one")]
+    pub(crate) pu: Option<Option<PuId>>,
     /// How to print it.
     #[arg(long, short, value_name = "FORMAT", default_value = "table")]
     pub(crate) output: StatusFormat,

@@ -4,6 +4,8 @@
 //! exists is well formed; whether files, interfaces and keys exist is checked before the kernel is touched.
 
 mod error;
+mod fail_mode;
+mod limits;
 mod network;
 mod pu;
 mod secrets;
@@ -15,12 +17,14 @@ use serde::{Deserialize, Serialize};
 use trireme_identity::NodeId;
 
 pub(crate) use error::ConfigError;
+pub(crate) use fail_mode::FailModeText;
+pub(crate) use limits::Limits;
 pub(crate) use network::Network;
 pub(crate) use pu::{Pu, PuMode};
 pub(crate) use secrets::{CredentialSource, Pki, Root, Secrets};
 pub(crate) use values::{
-    Authorization, BudgetBytes, Count, DatapathKind, EncodingName, InstanceName, KeyPatternText, LevelName,
-    LifetimeSecs, LogFormatName, OtherProtocols, Refusal,
+    AdoptExisting, Authorization, BudgetBytes, Count, DatapathKind, EncodingName, FastPath, InstanceName,
+    KeyPatternText, LevelName, LifetimeSecs, LogFormatName, OnPolicyChange, OtherProtocols, Refusal,
 };
 
 /// The file as a whole.
@@ -139,6 +143,11 @@ pub(crate) struct Enforcement {
     pub(crate) notify_peer: bool,
     pub(crate) strict_identity: bool,
     pub(crate) other_protocols: OtherProtocols,
+    /// Whether handshakes of identities that know each other stay in the kernel.
+    pub(crate) fast_path: FastPath,
+    pub(crate) fail_mode: FailModeText,
+    pub(crate) adopt_existing: AdoptExisting,
+    pub(crate) on_policy_change: OnPolicyChange,
 }
 
 impl Default for Enforcement {
@@ -149,6 +158,10 @@ impl Default for Enforcement {
             notify_peer: true,
             strict_identity: false,
             other_protocols: OtherProtocols::default(),
+            fast_path: FastPath::default(),
+            fail_mode: FailModeText::default(),
+            adopt_existing: AdoptExisting::default(),
+            on_policy_change: OnPolicyChange::default(),
         }
     }
 }
@@ -158,22 +171,9 @@ impl Default for Enforcement {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Policy {
     pub(crate) file: PathBuf,
-}
-
-/// Sizes of what the agent keeps.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Limits {
-    /// Flow records kept in memory for `trireme flows`.
-    pub(crate) flow_records: Count<1, 1_000_000>,
-    /// Connections of all units together.
-    pub(crate) connections: Count<1024, 16_777_216>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { flow_records: Count(4096), connections: Count(262_144) }
-    }
+    /// Keys, tokens and nodes that are refused although they verify.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) deny_list: Option<PathBuf>,
 }
 
 /// The agent's own log.
@@ -199,6 +199,7 @@ impl Config {
     pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|error| ConfigError::at(path, text, &error))?;
         config.check_units(text, path)?;
+        config.check_fail_modes(text, path)?;
         Ok(config)
     }
 
@@ -222,12 +223,27 @@ impl Config {
         Ok(())
     }
 
+    /// What was known last is trusted at most as long as a token.
+    fn check_fail_modes(&self, text: &str, path: &Path) -> Result<(), ConfigError> {
+        let lifetime = self.token.lifetime_secs.0;
+        if let Some(problem) = self.enforcement.fail_mode.beyond(lifetime) {
+            return Err(ConfigError::of_key(path, text, ("enforcement", None), "fail_mode", problem));
+        }
+        for (index, unit) in self.pu.iter().enumerate() {
+            if let Some(problem) = unit.settings.fail_mode.and_then(|mode| mode.beyond(lifetime)) {
+                return Err(ConfigError::of_key(path, text, ("pu", Some(index)), "fail_mode", problem));
+            }
+        }
+        Ok(())
+    }
+
     fn rebase(&mut self, folder: &Path) {
         for path in
             [&mut self.node.state_dir, &mut self.node.socket, &mut self.policy.file, &mut self.datapath.bpffs]
         {
             rebase(folder, path);
         }
+        self.policy.deny_list.iter_mut().for_each(|file| rebase(folder, file));
         self.secrets.rebase(folder);
         for unit in &mut self.pu {
             unit.rebase(folder);

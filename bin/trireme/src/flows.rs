@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use trireme_api::types::FlowLine;
 use trireme_api::{Client, ClientError};
-use trireme_flow::{Action, FlowRecord, Party};
+use trireme_flow::{Action, FlowEvent, FlowRecord, Party, Traffic};
 use trireme_identity::Direction;
 
 use crate::cli::{FlowsArgs, FlowsFormat};
@@ -62,10 +62,11 @@ async fn follow(client: &Client, arguments: &FlowsArgs) -> Result<(), Failure> {
     failure.map_or(Ok(()), |error| Err(Failure::Runtime(error)))
 }
 
-const HEADER: [&str; 9] = ["TIME", "PU", "DIRECTION", "FROM", "TO", "ACTION", "REASON", "RULE", "COUNT"];
+const HEADER: [&str; 10] =
+    ["TIME", "PU", "DIRECTION", "FROM", "TO", "ACTION", "REASON", "RULE", "COUNT", "TRAFFIC"];
 
 /// Widths of the columns when lines come one by one.
-const WIDTHS: [usize; 9] = [20, 16, 9, 34, 34, 16, 24, 24, 0];
+const WIDTHS: [usize; 10] = [20, 16, 9, 34, 34, 16, 24, 24, 8, 0];
 
 fn columns<T: AsRef<str>>(cells: &[T]) -> String {
     let mut line = String::new();
@@ -79,12 +80,12 @@ fn json(line: &FlowLine) -> Result<String, serde_json::Error> {
     Ok(format!("{}\n", serde_json::to_string(line)?))
 }
 
-fn row(line: &FlowLine) -> [String; 9] {
+fn row(line: &FlowLine) -> [String; 10] {
     match line {
         FlowLine::Flow { record, .. } => record_row(record),
         FlowLine::Missed(count) => {
-            let mut row: [String; 9] = Default::default();
-            let [time, .., last] = &mut row;
+            let mut row: [String; 10] = Default::default();
+            let [time, .., last, _] = &mut row;
             "(missed)".clone_into(time);
             *last = count.to_string();
             row
@@ -92,7 +93,7 @@ fn row(line: &FlowLine) -> [String; 9] {
     }
 }
 
-fn record_row(record: &FlowRecord) -> [String; 9] {
+fn record_row(record: &FlowRecord) -> [String; 10] {
     let direction = match record.direction {
         Direction::Ingress => "ingress",
         Direction::Egress => "egress",
@@ -112,6 +113,7 @@ fn record_row(record: &FlowRecord) -> [String; 9] {
         record.reason.name().to_owned(),
         rule,
         record.count.to_string(),
+        record.traffic.as_ref().map_or_else(|| "-".to_owned(), traffic),
     ]
 }
 
@@ -125,7 +127,16 @@ fn party(party: &Party, protocol: Option<trireme_identity::Protocol>) -> String 
     )
 }
 
+/// Packets and bytes that the unit sent, and that went to it.
+fn traffic(traffic: &Traffic) -> String {
+    let Traffic { packets_from, bytes_from, packets_to, bytes_to } = traffic;
+    format!("sent {packets_from} ({bytes_from} B), received {packets_to} ({bytes_to} B)")
+}
+
 fn action(record: &FlowRecord) -> String {
+    if record.event == FlowEvent::End {
+        return "end".to_owned();
+    }
     let word = |action| match action {
         Action::Accept => "accept",
         Action::Reject => "reject",

@@ -1,4 +1,4 @@
-//! `trireme keys`: makes and shows keys. Private parts go to files of mode 0600 and nowhere else.
+//! `trireme keys`: makes, shows and revokes keys. Private parts go to files of mode 0600 and nowhere else.
 
 mod files;
 mod show;
@@ -6,13 +6,14 @@ mod show;
 use std::path::Path;
 
 use anyhow::Context;
+use trireme::deny_file::{self, Appended, Entry};
 use trireme_identity::NodeId;
 use trireme_identity::time::WallTime;
 use trireme_token::authority::{Authority, NodeRequest, Period};
 use trireme_token::{Constraints, Psk, SeededRandom, SigningKey, TagPattern};
 use zeroize::Zeroizing;
 
-use crate::cli::KeysVerb;
+use crate::cli::{KeysVerb, RevokedKind};
 use crate::exit::{Answer, Blame, Outcome};
 use crate::output;
 
@@ -25,6 +26,7 @@ pub(crate) fn run(verb: &KeysVerb) -> Outcome {
         KeysVerb::Node { id, ca, out, allow, days } => node(id, ca, out, allow, *days).usage()?,
         KeysVerb::Psk { out } => psk(out).usage()?,
         KeysVerb::Show { files } => show::all(files).usage()?,
+        KeysVerb::Revoke { kind, id, deny_list } => revoke(*kind, id, deny_list).usage()?,
     };
     output::print(&text).runtime()?;
     Ok(Answer::Yes)
@@ -84,6 +86,20 @@ fn psk(out: &Path) -> anyhow::Result<String> {
     let file = NewFile { path: out.to_owned(), text };
     write_all(std::slice::from_ref(&file))?;
     Ok(format!("{}  pre-shared key: whoever has it can claim any identity\n", out.display()))
+}
+
+fn revoke(kind: RevokedKind, id: &str, deny_list: &Path) -> anyhow::Result<String> {
+    let kind = match kind {
+        RevokedKind::Key => "key",
+        RevokedKind::Token => "token",
+        RevokedKind::Node => "node",
+    };
+    let entry: Entry = format!("{kind} {id}").parse()?;
+    let place = deny_list.display();
+    Ok(match deny_file::append(deny_list, &entry)? {
+        Appended::Added => format!("{entry}  added to {place}: refused by every agent that reads it\n"),
+        Appended::Present => format!("{entry}  is in {place} already\n"),
+    })
 }
 
 fn period(days: u32) -> Period {

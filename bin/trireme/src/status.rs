@@ -1,7 +1,9 @@
 //! `trireme status`: what the agent is and does.
 
+mod units;
+
 use trireme_api::Client;
-use trireme_api::types::{PuState, Status};
+use trireme_api::types::Status;
 
 use crate::cli::{StatusArgs, StatusFormat};
 use crate::exit::{Answer, Blame, Outcome};
@@ -12,6 +14,10 @@ pub(crate) fn run(arguments: &StatusArgs) -> Outcome {
     let client = Client::new(&arguments.agent.socket);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().runtime()?;
     let status = runtime.block_on(client.status()).runtime()?;
+    if let Some(wanted) = &arguments.pu {
+        output::print(&units::text(&status, wanted.as_ref(), arguments.output)?).runtime()?;
+        return Ok(Answer::Yes);
+    }
     let text = match arguments.output {
         StatusFormat::Json => format!("{}\n", serde_json::to_string_pretty(&status).runtime()?),
         StatusFormat::Yaml => serde_saphyr::to_string(&status).runtime()?,
@@ -47,19 +53,26 @@ fn page(status: &Status, detail: Detail) -> String {
     if let Some(error) = &policy.error {
         line("policy error", &format!("{error} (the version above stays in force)"));
     }
+    if let Some(list) = &status.deny_list {
+        let loaded = output::time(list.loaded_at);
+        line("deny list", &format!("{}, {} entries, loaded {loaded}", list.source, list.entries));
+        if let Some(error) = &list.error {
+            line("deny list error", &format!("{error} (the version above stays in force)"));
+        }
+    }
     line("flow records", &status.flow_records.to_string());
     for warning in &status.warnings {
         line("WARNING", &warning.text);
     }
     text.push('\n');
-    text.push_str(&units(status, detail));
+    text.push_str(&table(status, detail));
     if detail == Detail::Everything {
         text.push_str(&numbers(status));
     }
     text
 }
 
-fn units(status: &Status, detail: Detail) -> String {
+fn table(status: &Status, detail: Detail) -> String {
     if status.pus.is_empty() {
         return "no processing units\n".to_owned();
     }
@@ -69,15 +82,9 @@ fn units(status: &Status, detail: Detail) -> String {
         Detail::Everything => output::table(&[essential.as_slice(), &["EPOCH", "TAGS", "ERROR"]].concat()),
     };
     for unit in &status.pus {
-        let state = match unit.state {
-            PuState::Created => "created",
-            PuState::Enforced => "enforced",
-            PuState::Stopped => "stopped",
-            PuState::Failed => "FAILED",
-        };
         let mut row = vec![
             unit.id.to_string(),
-            state.to_owned(),
+            units::state(unit.state).to_owned(),
             unit.mode.clone(),
             unit.ingress.clone(),
             unit.egress.clone(),
@@ -94,6 +101,9 @@ fn units(status: &Status, detail: Detail) -> String {
     for unit in &status.pus {
         if let (Detail::Essential, Some(error)) = (detail, &unit.error) {
             text.push_str(&format!("{}: {error}\n", unit.id));
+        }
+        if let Some(repair) = unit.datapath.as_ref().and_then(|datapath| datapath.last_repair.as_ref()) {
+            text.push_str(&format!("{}: repaired at {}: {}\n", unit.id, output::time(repair.at), repair.text));
         }
     }
     text

@@ -35,6 +35,22 @@ pub struct Status {
     pub pus: Vec<PuStatus>,
     /// Flow records taken since the start.
     pub flow_records: u64,
+    /// What is refused although it verifies; absent without a deny list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deny_list: Option<DenyListStatus>,
+}
+
+/// What is refused although it verifies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DenyListStatus {
+    /// The file.
+    pub source: String,
+    /// How many keys, tokens and nodes it names.
+    pub entries: u64,
+    /// When the version in force was read.
+    pub loaded_at: WallTime,
+    /// Why a newer version is not in force.
+    pub error: Option<String>,
 }
 
 /// What enforces.
@@ -104,6 +120,51 @@ pub struct PuStatus {
     pub egress: String,
     /// Why it is not enforced as it should be.
     pub error: Option<String>,
+    /// How it is enforced; absent while it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datapath: Option<PuDatapath>,
+}
+
+/// How the data path enforces a unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PuDatapath {
+    /// Whether handshakes of known identities stay in the kernel.
+    pub fast_path: bool,
+    /// What happens while no agent answers: `closed`, `open` or `last-known-for <seconds>s`.
+    pub fail_mode: String,
+    /// Whether its packets are caught.
+    pub edge: EdgeState,
+    /// Connections older than its first enforcement that were let go on, since its state was made.
+    pub adopted: u64,
+    /// Why older connections could not be listed; they are dropped then.
+    pub adoption_error: Option<String>,
+    /// How often somebody else's changes to its edge were found and undone, since the agent's start.
+    pub repairs: u64,
+    /// The last of them.
+    pub last_repair: Option<Repair>,
+}
+
+/// Whether a unit's packets are caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EdgeState {
+    /// Where the unit cannot get past.
+    Attached,
+    /// Inside its own network namespace: whoever has `CAP_NET_RAW` there gets past.
+    Advisory,
+    /// The interface or namespace is gone.
+    Vanished,
+    /// Somebody else removed or replaced the programs, and they cannot be put back.
+    Damaged,
+}
+
+/// A change to a unit's edge that was found and undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repair {
+    /// When it was found.
+    pub at: WallTime,
+    /// What it was.
+    pub text: String,
 }
 
 /// Whether a unit is enforced.

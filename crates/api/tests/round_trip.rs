@@ -251,5 +251,6 @@ fn status() -> Status {
         warnings: Vec::new(),
         pus: Vec::new(),
         flow_records: 0,
+        deny_list: None,
     }
 }

@@ -27,6 +27,8 @@ pub enum PuChange {
     Destroyed,
     /// Could not be enforced.
     Failed,
+    /// Somebody else removed or replaced the programs at its edge; they are back.
+    Repaired,
 }
 
 /// One event in the life of a processing unit.
@@ -40,7 +42,7 @@ pub struct PuRecord {
     pub at: WallTime,
     /// Its identity at that time.
     pub tags: TagSet,
-    /// Why, for [`PuChange::Failed`].
+    /// Why, for [`PuChange::Failed`]; what was found, for [`PuChange::Repaired`].
     pub error: Option<String>,
 }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use trireme_identity::{NodeId, PuId};
 
 use crate::{
-    Collector, Collectors, Datapath, DatapathError, Monitor, MonitorError, NodeSecrets, PolicyResolver,
-    ResolveError,
+    Collector, Collectors, Datapath, DatapathError, DenyListFile, Monitor, MonitorError, NodeSecrets,
+    PolicyResolver, ResolveError,
 };
 
 pub use running::{Handle, ReloadError, Running, StopError};
@@ -75,6 +75,7 @@ pub struct Trireme {
     monitors: Vec<Box<dyn Monitor>>,
     resolver: Arc<dyn PolicyResolver>,
     datapath: Box<dyn Datapath>,
+    deny_list: Option<Arc<DenyListFile>>,
     collector: Arc<dyn Collector>,
 }
 
@@ -88,6 +89,7 @@ impl Trireme {
             monitors: Vec::new(),
             resolver: None,
             datapath: None,
+            deny_list: None,
             collectors: Collectors::default(),
         }
     }
@@ -133,6 +135,7 @@ pub struct Builder {
     monitors: Vec<Box<dyn Monitor>>,
     resolver: Option<Arc<dyn PolicyResolver>>,
     datapath: Option<Box<dyn Datapath>>,
+    deny_list: Option<Arc<DenyListFile>>,
     collectors: Collectors,
 }
 
@@ -171,6 +174,13 @@ impl Builder {
         self
     }
 
+    /// Sets what is refused although it verifies; obeyed as the file changes.
+    #[must_use]
+    pub fn deny_list(mut self, file: DenyListFile) -> Self {
+        self.deny_list = Some(Arc::new(file));
+        self
+    }
+
     /// Adds a sink of records; there may be several, or none.
     #[must_use]
     pub fn collector(mut self, collector: Arc<dyn Collector>) -> Self {
@@ -189,6 +199,7 @@ impl Builder {
             monitors: self.monitors,
             resolver: self.resolver.ok_or(BuildError("resolver"))?,
             datapath: self.datapath.ok_or(BuildError("datapath"))?,
+            deny_list: self.deny_list,
             collector: Arc::new(self.collectors),
         })
     }

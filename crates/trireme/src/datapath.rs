@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trireme_identity::PuId;
+use trireme_identity::time::WallTime;
+use trireme_token::DenyList;
 
-use crate::{BoxFuture, Collector, Enforcement, NodeSecrets};
+use crate::{BoxFuture, Collector, Enforcement, FailMode, NodeSecrets};
 
 /// Why a data path did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +79,40 @@ pub struct DatapathReport {
     pub counters: BTreeMap<(Option<PuId>, String), u64>,
     /// Units whose traffic the kernel judges otherwise than it should, and why.
     pub impaired: BTreeMap<PuId, String>,
+    /// How each unit is enforced.
+    pub units: BTreeMap<PuId, UnitReport>,
+}
+
+/// How a unit is enforced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnitReport {
+    /// Whether handshakes of known identities stay in the kernel.
+    pub fast_path: bool,
+    /// What happens while no agent answers.
+    pub fail_mode: FailMode,
+    /// Whether its packets are caught.
+    pub edge: EdgeState,
+    /// Connections older than its first enforcement that were let go on.
+    pub adopted: u64,
+    /// Why older connections could not be listed.
+    pub adoption_error: Option<String>,
+    /// How often somebody else's changes to its edge were found and undone since the start.
+    pub repairs: u64,
+    /// When the last of them was found, and what it was.
+    pub last_repair: Option<(WallTime, String)>,
+}
+
+/// Whether a unit's packets are caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EdgeState {
+    /// Where the unit cannot get past.
+    Attached,
+    /// Inside its own network namespace.
+    Advisory,
+    /// The interface or namespace is gone.
+    Vanished,
+    /// The programs were removed or replaced and cannot be put back.
+    Damaged,
 }
 
 /// A way to catch and judge packets: in this process, or in another one that speaks to this one.
@@ -109,6 +145,11 @@ pub trait Datapath: Send + 'static {
 
     /// Releases units of an earlier run that are not supervised in this one; gives their names.
     fn release_strangers(&mut self) -> BoxFuture<'_, Result<Vec<PuId>, DatapathError>>;
+
+    /// Refuses what the list names from here on, instead of what the last one named. Every unit gets a new epoch, so that
+    /// live connections are judged again; gives the epochs.
+    fn set_deny_list(&mut self, list: DenyList)
+    -> BoxFuture<'_, Result<BTreeMap<PuId, Enforced>, DatapathError>>;
 
     /// Uses other keys from here on.
     fn set_secrets(&mut self, secrets: NodeSecrets) -> BoxFuture<'_, Result<(), DatapathError>>;

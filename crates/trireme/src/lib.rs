@@ -11,6 +11,7 @@
 mod collector;
 mod controller;
 pub mod datapath;
+pub mod deny_file;
 mod explain;
 mod future;
 mod monitor;
@@ -22,12 +23,14 @@ pub mod state;
 mod status;
 mod unit;
 mod warnings;
+mod watch;
 
 pub use collector::{Collector, Collectors, FlowStore, NoCollector, PuChange, PuRecord, StoredFlow};
 pub use controller::{
     BuildError, Builder, Handle, PuError, ReloadError, Running, StartError, StopError, Trireme,
 };
-pub use datapath::{Datapath, DatapathError, DatapathReport, Enforced};
+pub use datapath::{Datapath, DatapathError, DatapathReport, EdgeState, Enforced, UnitReport};
+pub use deny_file::{DenyListFile, DenyListStatus};
 pub use explain::{ExplainError, Opinion, Question, explain};
 pub use future::BoxFuture;
 pub use monitor::{
@@ -40,7 +43,9 @@ pub use resolver::{
 };
 pub use secrets::{NodeSecrets, SecretsKind};
 pub use status::{Status, UnitState, UnitStatus};
-pub use unit::{Enforcement, OtherProtocols, UnitSettings};
+pub use unit::{AdoptExisting, Enforcement, FailMode, FastPath, OtherProtocols, UnitSettings};
 pub use warnings::Warning;
 
-pub use trireme_datapath::{Authorize, NotifyPeer, PuSettings, Refusal, Strictness, TargetNetworks};
+pub use trireme_datapath::{
+    Authorize, NotifyPeer, OnPolicyChange, PuSettings, Refusal, Strictness, TargetNetworks,
+};

@@ -5,7 +5,8 @@ use trireme_identity::{NodeId, PuId, TagSet};
 use trireme_policy::Mode;
 use trireme_token::Encoding;
 
-use crate::datapath::DatapathReport;
+use crate::datapath::{DatapathReport, UnitReport};
+use crate::deny_file::DenyListStatus;
 use crate::{ResolverStatus, SecretsKind, Warning};
 
 /// A picture of everything an operator asks about.
@@ -21,6 +22,8 @@ pub struct Status {
     pub report: Result<DatapathReport, String>,
     /// What the policy resolver works from.
     pub policy: ResolverStatus,
+    /// What is denied, if there is a deny list.
+    pub deny_list: Option<DenyListStatus>,
     /// How nodes prove who they are.
     pub secrets: SecretsKind,
     /// The form of the node's tokens.
@@ -52,6 +55,8 @@ pub struct UnitStatus {
     pub egress: String,
     /// Why it is not enforced as it should be.
     pub error: Option<String>,
+    /// How the data path enforces it.
+    pub datapath: Option<UnitReport>,
 }
 
 /// Whether a unit is enforced.

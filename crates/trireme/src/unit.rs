@@ -1,6 +1,8 @@
 //! A processing unit ready to be enforced: facts, identity, policy and settings together.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use trireme_datapath::PuSettings;
 use trireme_identity::{PuId, TagSet};
@@ -18,6 +20,48 @@ pub enum OtherProtocols {
     Allow,
 }
 
+/// What becomes of connections that need the agent while no agent answers. Established ones go on in every mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailMode {
+    /// Known identities go on connecting while their tokens are valid; everything else is dropped.
+    #[default]
+    Closed,
+    /// As closed, but tokens that were valid when the agent was heard last stay valid for this long after it.
+    LastKnownFor(Duration),
+    /// What the kernel cannot judge passes unjudged.
+    Open,
+}
+
+impl fmt::Display for FailMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("closed"),
+            Self::LastKnownFor(time) => write!(f, "last-known-for {}s", time.as_secs()),
+            Self::Open => f.write_str("open"),
+        }
+    }
+}
+
+/// What becomes of connections that are older than their unit's first enforcement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdoptExisting {
+    /// They go on, unjudged: nobody's identity was asked when they began.
+    #[default]
+    Allow,
+    /// They are dropped.
+    Drop,
+}
+
+/// Where handshakes of identities that know each other are decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FastPath {
+    /// In the kernel.
+    #[default]
+    On,
+    /// In the agent, every one of them.
+    Off,
+}
+
 /// How a unit is enforced, beside its policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnitSettings {
@@ -25,6 +69,12 @@ pub struct UnitSettings {
     pub tcp: PuSettings,
     /// What becomes of everything else.
     pub other_protocols: OtherProtocols,
+    /// Where known identities are judged.
+    pub fast_path: FastPath,
+    /// What happens while no agent answers.
+    pub fail_mode: FailMode,
+    /// What happens to connections that are there already.
+    pub adopt_existing: AdoptExisting,
 }
 
 /// A unit as a data path gets it.

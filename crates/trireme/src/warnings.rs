@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use trireme_datapath::{Authorize, TargetNetworks};
 use trireme_policy::{Mode, Ruleset};
 
-use crate::{Enforcement, OtherProtocols, SecretsKind};
+use crate::{Enforcement, FailMode, OtherProtocols, SecretsKind};
 
 /// A sentence for the log and for status.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +86,12 @@ fn about_unit(unit: &Enforcement, warnings: &mut Vec<Warning>) {
             ),
         ),
     }
+    if unit.settings.fail_mode == FailMode::Open {
+        say(
+            "fail-open",
+            format!("{id} fails open: while no agent answers, what only it could judge passes unjudged"),
+        );
+    }
     if reaches_everywhere(&unit.settings.tcp.target_networks) {
         say(
             "targets-everywhere",
@@ -140,11 +146,20 @@ mod tests {
         open.tcp.authorize = Authorize::ReceiverOnly;
         open.tcp.target_networks.include.push("0.0.0.0/0".parse().unwrap());
         open.other_protocols = OtherProtocols::Allow;
+        open.fail_mode = FailMode::Open;
         let observed = PuPolicy { mode: Mode::Observe, ..half.clone() };
         let loud = unit(observed, open).await;
         assert_eq!(
             codes(&about(SecretsKind::Psk, [&loud], &["said by the policy".to_owned()])),
-            ["observe-mode", "other-protocols", "policy", "psk", "receiver-only", "targets-everywhere"]
+            [
+                "fail-open",
+                "observe-mode",
+                "other-protocols",
+                "policy",
+                "psk",
+                "receiver-only",
+                "targets-everywhere"
+            ]
         );
 
         let off =

@@ -7,8 +7,8 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use trireme::{FlowStore, Handle, StoredFlow, UnitState};
 use trireme_api::types::{
-    Counter, DatapathStatus, ErrorBody, ExplainReply, ExplainRequest, FlowLine, PolicyStatus, PuState,
-    PuStatus, Status, Warning,
+    Counter, DatapathStatus, DenyListStatus, EdgeState, ErrorBody, ExplainReply, ExplainRequest, FlowLine,
+    PolicyStatus, PuDatapath, PuState, PuStatus, Repair, Status, Warning,
 };
 use trireme_api::{Agent, FlowStream};
 use trireme_policy::Mode;
@@ -109,6 +109,12 @@ impl ApiAgent {
             warnings: warnings.collect(),
             pus: status.units.into_iter().map(unit).collect(),
             flow_records: self.flows.total(),
+            deny_list: status.deny_list.map(|list| DenyListStatus {
+                source: list.path.display().to_string(),
+                entries: u64::try_from(list.entries).unwrap_or(u64::MAX),
+                loaded_at: list.loaded_at,
+                error: list.error,
+            }),
         }
     }
 }
@@ -134,5 +140,23 @@ fn unit(unit: trireme::UnitStatus) -> PuStatus {
         ingress: unit.ingress,
         egress: unit.egress,
         error: unit.error,
+        datapath: unit.datapath.map(datapath),
+    }
+}
+
+fn datapath(report: trireme::UnitReport) -> PuDatapath {
+    PuDatapath {
+        fast_path: report.fast_path,
+        fail_mode: report.fail_mode.to_string(),
+        edge: match report.edge {
+            trireme::EdgeState::Attached => EdgeState::Attached,
+            trireme::EdgeState::Advisory => EdgeState::Advisory,
+            trireme::EdgeState::Vanished => EdgeState::Vanished,
+            trireme::EdgeState::Damaged => EdgeState::Damaged,
+        },
+        adopted: report.adopted,
+        adoption_error: report.adoption_error,
+        repairs: report.repairs,
+        last_repair: report.last_repair.map(|(at, text)| Repair { at, text }),
     }
 }

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context;
-use trireme::datapath::bpf::{BpfConfig, BpfDatapath};
+use trireme::datapath::bpf::{BpfConfig, BpfDatapath, Sizes};
 use trireme::{
-    Authorize, FilePolicyResolver, FlowStore, NodeSecrets, NotifyPeer, PuSettings, Refusal, StaticMonitor,
+    Authorize, DenyListFile, FilePolicyResolver, FlowStore, NodeSecrets, NotifyPeer, PuSettings, Refusal, StaticMonitor,
     StaticPu, Strictness, TargetNetworks, Trireme, UnitOverride, UnitSettings,
 };
 use trireme_policy::Mode;
 use trireme_token::{KeyPattern, TagFilter};
 
-use crate::config::{Authorization, Config, KeyPatternText, OtherProtocols, Pu, PuMode};
+use crate::config::{
+    AdoptExisting, Authorization, Config, FastPath, KeyPatternText, Limits, OnPolicyChange, OtherProtocols, Pu, PuMode,
+};
 use crate::exit::{Blame, Failure};
 
 /// Joins the parts; reads the policy file, touches nothing else.
@@ -30,15 +32,16 @@ pub(super) fn controller(
     let overrides: BTreeMap<_, _> = overrides.collect();
     let resolver =
         FilePolicyResolver::open(&config.policy.file, settings(config, None), overrides).usage()?;
-    Trireme::builder(config.node.id.clone())
+    let mut builder = Trireme::builder(config.node.id.clone())
         .secrets(secrets)
         .monitor(StaticMonitor::new(units.collect()))
         .resolver(resolver)
         .datapath(BpfDatapath::new(bpf(config)))
-        .collector(flows)
-        .build()
-        .context("the agent is not assembled")
-        .runtime()
+        .collector(flows);
+    if let Some(path) = &config.policy.deny_list {
+        builder = builder.deny_list(DenyListFile::open(path).usage()?);
+    }
+    builder.build().context("the agent is not assembled").runtime()
 }
 
 /// The kernel back end's part of the configuration.
@@ -49,8 +52,31 @@ pub(super) fn bpf(config: &Config) -> BpfConfig {
         bpffs: config.datapath.bpffs.clone(),
         instance: config.datapath.instance.as_str().to_owned(),
         verify_threads: size(config.datapath.verify_threads.0),
-        connections: config.limits.connections.0,
+        sizes: sizes(&config.limits),
+        limits: trireme::datapath::bpf::Limits {
+            unknown_per_sec: config.limits.unknown_per_second.0.into(),
+            unknown_per_source_per_sec: config.limits.unknown_per_second_and_source.0.into(),
+            half_open: config.limits.handshakes_per_unit.0.into(),
+            ..trireme::datapath::bpf::Limits::default()
+        },
         payload_limit: config.token.size_budget.bytes(),
+    }
+}
+
+fn sizes(limits: &Limits) -> Sizes {
+    Sizes {
+        pus: limits.units.0,
+        connections: limits.connections.0,
+        closing: limits.closing.0,
+        peers: limits.peers.0,
+        pair_keys: limits.pair_keys.0,
+        verdicts: limits.verdicts.0,
+        destinations: limits.destinations.0,
+        refusals: limits.refusals.0,
+        opening: limits.handshakes.0,
+        answering: limits.handshakes.0,
+        events: limits.events.0,
+        ..Sizes::default()
     }
 }
 
@@ -94,11 +120,16 @@ fn settings(config: &Config, unit: Option<&Pu>) -> UnitSettings {
         OtherProtocols::Deny => trireme::OtherProtocols::Deny,
         OtherProtocols::Allow => trireme::OtherProtocols::Allow,
     };
+    let on_policy_change = match own.on_policy_change.unwrap_or(common.on_policy_change) {
+        OnPolicyChange::Cut => trireme::OnPolicyChange::Cut,
+        OnPolicyChange::Keep => trireme::OnPolicyChange::Keep,
+    };
     UnitSettings {
         tcp: PuSettings {
             authorize,
             strictness,
             refusal,
+            on_policy_change,
             notify_peer: if common.notify_peer { NotifyPeer::WithReason } else { NotifyPeer::Never },
             target_networks: TargetNetworks {
                 include: config.network.targets.iter().map(|net| net.0).collect(),
@@ -108,8 +139,16 @@ fn settings(config: &Config, unit: Option<&Pu>) -> UnitSettings {
                 include: config.identity.tags.include.as_ref().map(|keys| patterns(keys)),
                 exclude: patterns(&config.identity.tags.exclude),
             },
-            ..PuSettings::default()
         },
         other_protocols,
+        fast_path: match own.fast_path.unwrap_or(common.fast_path) {
+            FastPath::On => trireme::FastPath::On,
+            FastPath::Off => trireme::FastPath::Off,
+        },
+        fail_mode: own.fail_mode.unwrap_or(common.fail_mode).0,
+        adopt_existing: match own.adopt_existing.unwrap_or(common.adopt_existing) {
+            AdoptExisting::Allow => trireme::AdoptExisting::Allow,
+            AdoptExisting::Drop => trireme::AdoptExisting::Drop,
+        },
     }
 }

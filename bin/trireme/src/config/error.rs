@@ -44,6 +44,25 @@ impl ConfigError {
         Self { path: path.to_owned(), place, key, message }
     }
 
+    /// About a key of a table, or of the element of an array of tables.
+    pub(super) fn of_key(
+        path: &Path,
+        text: &str,
+        (table, index): (&str, Option<usize>),
+        key: &str,
+        message: String,
+    ) -> Self {
+        let place = toml::de::DeTable::parse(text).ok().and_then(|whole| {
+            let found = whole.get_ref().get(table)?;
+            let found = match index {
+                Some(index) => found.get_ref().get(index)?,
+                None => found,
+            };
+            Some(position(text, found.get_ref().get(key)?.span().start))
+        });
+        Self { path: path.to_owned(), place, key: Some(format!("{table}.{key}")), message }
+    }
+
     /// About the unit with this index, found by its `[[pu]]` header.
     pub(super) fn in_unit(path: &Path, text: &str, index: usize, message: String) -> Self {
         let header = text.match_indices("[[pu]]").nth(index).map(|(at, _)| position(text, at));

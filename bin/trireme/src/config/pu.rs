@@ -25,6 +25,10 @@ pub(crate) struct PuOverrides {
     pub(crate) refusal: Option<super::Refusal>,
     pub(crate) strict_identity: Option<bool>,
     pub(crate) other_protocols: Option<super::OtherProtocols>,
+    pub(crate) fast_path: Option<super::FastPath>,
+    pub(crate) fail_mode: Option<super::FailModeText>,
+    pub(crate) adopt_existing: Option<super::AdoptExisting>,
+    pub(crate) on_policy_change: Option<super::OnPolicyChange>,
 }
 
 /// What becomes of the unit's verdicts.
@@ -57,6 +61,14 @@ struct Written {
     strict_identity: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     other_protocols: Option<super::OtherProtocols>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fast_path: Option<super::FastPath>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fail_mode: Option<super::FailModeText>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adopt_existing: Option<super::AdoptExisting>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_policy_change: Option<super::OnPolicyChange>,
 }
 
 impl TryFrom<Written> for Pu {
@@ -87,6 +99,10 @@ impl TryFrom<Written> for Pu {
             refusal,
             strict_identity: written.strict_identity,
             other_protocols: written.other_protocols,
+            fast_path: written.fast_path,
+            fail_mode: written.fail_mode,
+            adopt_existing: written.adopt_existing,
+            on_policy_change: written.on_policy_change,
         };
         Ok(Self { name, tags, edge, mode, settings })
     }
@@ -109,6 +125,10 @@ impl From<Pu> for Written {
             refusal: pu.settings.refusal,
             strict_identity: pu.settings.strict_identity,
             other_protocols: pu.settings.other_protocols,
+            fast_path: pu.settings.fast_path,
+            fail_mode: pu.settings.fail_mode,
+            adopt_existing: pu.settings.adopt_existing,
+            on_policy_change: pu.settings.on_policy_change,
         }
     }
 }

@@ -279,7 +279,37 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "",
         "[enforcement]\nmode = \"off\"",
-        "agent.toml:15:1: enforcement: unknown field `mode`, expected one of `authorization`, `refusal`, `notify_peer`, `strict_identity`, `other_protocols`",
+        "agent.toml:15:1: enforcement: unknown field `mode`, expected one of `authorization`, `refusal`, `notify_peer`, `strict_identity`, `other_protocols`, `fast_path`, `fail_mode`, `adopt_existing`, `on_policy_change`",
+    ),
+    (
+        "",
+        "[enforcement]\nfast_path = \"maybe\"",
+        "agent.toml:15:13: enforcement.fast_path: unknown variant `maybe`, expected `on` or `off`",
+    ),
+    (
+        "",
+        "[enforcement]\nfail_mode = \"last-known-for ever\"",
+        "agent.toml:15:13: enforcement.fail_mode: a fail mode is \"closed\", \"open\" or \"last-known-for 5m\" (s, m or h), not \"last-known-for ever\"",
+    ),
+    (
+        "",
+        "[enforcement]\nfail_mode = \"last-known-for 11m\"",
+        "agent.toml:15:13: enforcement.fail_mode: last-known-for 660s is longer than tokens live (token.lifetime_secs = 600): write at most last-known-for 600s",
+    ),
+    (
+        "",
+        "[[pu]]\nname = \"db\"\ntags = [\"role=db\"]\ninterface = \"veth-db\"\nfail_mode = \"last-known-for 1h\"",
+        "agent.toml:18:13: pu.fail_mode: last-known-for 3600s is longer than tokens live (token.lifetime_secs = 600): write at most last-known-for 600s",
+    ),
+    (
+        "",
+        "[enforcement]\nadopt_existing = \"keep\"",
+        "agent.toml:15:18: enforcement.adopt_existing: unknown variant `keep`, expected `allow` or `drop`",
+    ),
+    (
+        "",
+        "[enforcement]\non_policy_change = true",
+        "agent.toml:15:20: enforcement.on_policy_change: invalid type: boolean `true`, expected a string key",
     ),
     // policy
     ("file = \"policy.yaml\"", "", "agent.toml:7:1: policy: missing field `file`"),
@@ -290,8 +320,13 @@ const BAD: &[(&str, &str, &str)] = &[
     ),
     (
         "file = \"policy.yaml\"",
+        "file = \"p\"\ndeny_list = 1",
+        "agent.toml:9:13: policy.deny_list: invalid type: integer `1`, expected path string",
+    ),
+    (
+        "file = \"policy.yaml\"",
         "file = \"p\"\nurl = 1",
-        "agent.toml:9:1: policy: unknown field `url`, expected `file`",
+        "agent.toml:9:1: policy: unknown field `url`, expected `file` or `deny_list`",
     ),
     ("[policy]\nfile = \"policy.yaml\"\n", "", "agent.toml:1:1: missing field `policy`"),
     // limits, log
@@ -307,8 +342,18 @@ const BAD: &[(&str, &str, &str)] = &[
     ),
     (
         "",
+        "[limits]\npeers = 16777217",
+        "agent.toml:15:9: limits.peers: a number from 1024 to 16777216 is needed, not 16777217",
+    ),
+    (
+        "",
+        "[limits]\nunknown_per_second = 0",
+        "agent.toml:15:22: limits.unknown_per_second: a number from 1 to 1000000 is needed, not 0",
+    ),
+    (
+        "",
         "[limits]\nrecords = 3",
-        "agent.toml:15:1: limits: unknown field `records`, expected `flow_records` or `connections`",
+        "agent.toml:15:1: limits: unknown field `records`, expected one of `flow_records`, `units`, `connections`, `closing`, `peers`, `pair_keys`, `verdicts`, `destinations`, `refusals`, `handshakes`, `handshakes_per_unit`, `events`, `unknown_per_second`, `unknown_per_second_and_source`",
     ),
     (
         "",

@@ -45,6 +45,33 @@ pub(crate) enum OtherProtocols {
     Allow,
 }
 
+/// Where handshakes of known identities are decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum FastPath {
+    #[default]
+    On,
+    Off,
+}
+
+/// What becomes of connections that are older than their unit's first enforcement.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum AdoptExisting {
+    #[default]
+    Allow,
+    Drop,
+}
+
+/// What becomes of live connections when policy or identity change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OnPolicyChange {
+    #[default]
+    Cut,
+    Keep,
+}
+
 /// The form of the tokens this node sends; both are understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -13,8 +13,8 @@ use super::PuError;
 use super::units::{self, Unit, Units, chain, resolve};
 use crate::monitor::Report;
 use crate::{
-    Collector, Datapath, DatapathError, NodeSecrets, PolicyResolver, PolicyUpdate, Pu, PuChange, PuEvent,
-    SecretsKind, Status, UnitState, warnings,
+    Collector, Datapath, DatapathError, DenyListFile, NodeSecrets, PolicyResolver, PolicyUpdate, Pu,
+    PuChange, PuEvent, SecretsKind, Status, UnitState, warnings,
 };
 
 /// What the owner of a running controller asks.
@@ -29,6 +29,8 @@ pub(super) enum Command {
 pub(super) struct Channels {
     pub(super) events: mpsc::Receiver<Report>,
     pub(super) updates: mpsc::Receiver<PolicyUpdate>,
+    /// The deny list is another one.
+    pub(super) denials: mpsc::Receiver<()>,
     pub(super) commands: mpsc::Receiver<Command>,
 }
 
@@ -39,6 +41,7 @@ pub(super) struct Actor {
     pub(super) encoding: Encoding,
     pub(super) resolver: Arc<dyn PolicyResolver>,
     pub(super) datapath: Box<dyn Datapath>,
+    pub(super) deny_list: Option<Arc<DenyListFile>>,
     pub(super) collector: Arc<dyn Collector>,
     pub(super) units: Units,
 }
@@ -62,6 +65,7 @@ impl Actor {
                         warn!(error = chain(&failure), "policy not applied");
                     }
                 }
+                Some(()) = channels.denials.recv() => self.deny().await,
                 command = channels.commands.recv() => match command {
                     Some(Command::Stop(deadline)) => return self.datapath.stop(deadline).await,
                     None => return self.datapath.stop(DROP_DEADLINE).await,
@@ -83,6 +87,9 @@ impl Actor {
                 drop(reply.send(failures));
             }
             Command::Secrets(secrets, reply) => {
+                if let Some(file) = &self.deny_list {
+                    secrets.verifier.set_deny_list((*file.list()).clone());
+                }
                 let (kind, encoding) = (secrets.kind, secrets.encoding);
                 let outcome = self.datapath.set_secrets(*secrets).await;
                 if outcome.is_ok() {
@@ -94,6 +101,21 @@ impl Actor {
                 drop(reply.send(outcome));
             }
             Command::Stop(_) => {}
+        }
+    }
+
+    async fn deny(&mut self) {
+        let Some(file) = &self.deny_list else { return };
+        let list = (*file.list()).clone();
+        match self.datapath.set_deny_list(list).await {
+            Ok(epochs) => {
+                for (id, enforced) in epochs {
+                    if let Some(unit) = self.units.get_mut(&id) {
+                        unit.epoch = enforced.epoch;
+                    }
+                }
+            }
+            Err(error) => error!(error = chain(&error), "deny list not in force"),
         }
     }
 
@@ -214,6 +236,7 @@ impl Actor {
         if let Ok(report) = &report {
             for unit in &mut units {
                 unit.error = unit.error.take().or_else(|| report.impaired.get(&unit.id).cloned());
+                unit.datapath = report.units.get(&unit.id).cloned();
             }
         }
         Status {
@@ -222,6 +245,7 @@ impl Actor {
             datapath: self.datapath.kind().to_owned(),
             report: report.map_err(|error| chain(&error)),
             policy,
+            deny_list: self.deny_list.as_ref().map(|file| file.status()),
             secrets: self.secrets,
             encoding: self.encoding,
             warnings,

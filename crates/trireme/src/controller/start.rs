@@ -42,7 +42,13 @@ impl Trireme {
     ///
     /// # Cancel safety
     /// A drop in the second phase leaves units enforced: closed for new connections.
+    ///
+    /// Must be called in a runtime whose I/O and time are enabled.
     pub async fn start(mut self) -> Result<Running, StartError> {
+        // Before anything verifies.
+        if let Some(file) = &self.deny_list {
+            self.secrets.verifier.set_deny_list((*file.list()).clone());
+        }
         let checked = self.check_all().await?;
         for warning in self.warnings(&checked) {
             warn!(code = warning.code, "{}", warning.text);
@@ -134,11 +140,12 @@ impl Trireme {
     }
 
     fn run(self, units: Units) -> Running {
-        let Self { node, secrets, monitors, resolver, datapath, collector } = self;
+        let Self { node, secrets, monitors, resolver, datapath, deny_list, collector } = self;
         let mut tasks = Tasks::new(CancellationToken::new());
         let (events, event_queue) = mpsc::channel(QUEUE);
         let (updates, update_queue) = mpsc::channel(QUEUE);
         let (commands, command_queue) = mpsc::channel(QUEUE);
+        let (denials, denial_queue) = mpsc::channel(1);
         for monitor in monitors {
             let events = Events(events.clone());
             let name = format!("monitor {}", monitor.name());
@@ -148,6 +155,12 @@ impl Trireme {
         let updates = Updates(updates);
         let name = format!("resolver {}", resolver.name());
         tasks.spawn(name, |stop| async move { watched.run(updates, stop).await });
+        if let Some(file) = deny_list.clone() {
+            tasks.spawn("deny list", |stop| async move {
+                file.run(denials, stop).await;
+                Ok::<_, std::convert::Infallible>(())
+            });
+        }
         let actor = Actor {
             node,
             started_at: wall_time(),
@@ -155,10 +168,16 @@ impl Trireme {
             encoding: secrets.encoding,
             resolver: Arc::clone(&resolver),
             datapath,
+            deny_list,
             collector,
             units,
         };
-        let channels = Channels { events: event_queue, updates: update_queue, commands: command_queue };
+        let channels = Channels {
+            events: event_queue,
+            updates: update_queue,
+            denials: denial_queue,
+            commands: command_queue,
+        };
         tasks.spawn("controller", |_| actor.run(channels));
         Running::new(commands, resolver, tasks)
     }

@@ -38,6 +38,7 @@ impl Unit {
             ingress: policy.map_or_else(String::new, |policy| describe(&policy.ingress)),
             egress: policy.map_or_else(String::new, |policy| describe(&policy.egress)),
             error: self.error.clone(),
+            datapath: None,
         }
     }
 

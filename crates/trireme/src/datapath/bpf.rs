@@ -9,16 +9,20 @@ mod edge;
 mod ledger;
 mod meter;
 mod privilege;
+mod saver;
 mod verify;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use trireme_identity::{NodeId, PuId};
-use trireme_token::{AgreementPublic, TokenRequest};
+use trireme_token::{AgreementPublic, DenyList, TokenRequest};
+
+pub use trireme_bpf::{Limits, Sizes};
 
 use super::{Datapath, DatapathError, DatapathReport, Enforced};
 use crate::state::StateDir;
@@ -39,8 +43,10 @@ pub struct BpfConfig {
     pub instance: String,
     /// Threads that check signatures, at least one.
     pub verify_threads: usize,
-    /// Connections of all units together that the kernel's table holds.
-    pub connections: u32,
+    /// Sizes of the kernel's tables, and of the engine's beside them. Tables that an earlier run made keep theirs.
+    pub sizes: Sizes,
+    /// What reaches the engine at most, per second.
+    pub limits: Limits,
     /// The largest TAP payload that a token may fill; handshake segments may become 120 bytes longer than it.
     pub payload_limit: u16,
 }
@@ -157,6 +163,13 @@ impl Datapath for BpfDatapath {
             self.secrets = Some(secrets);
             Ok(())
         })
+    }
+
+    fn set_deny_list(
+        &mut self,
+        list: DenyList,
+    ) -> BoxFuture<'_, Result<BTreeMap<PuId, Enforced>, DatapathError>> {
+        Box::pin(self.ask(|reply| Request::Deny(list, reply)))
     }
 
     fn report(&mut self) -> BoxFuture<'_, Result<DatapathReport, DatapathError>> {

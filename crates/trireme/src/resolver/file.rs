@@ -1,11 +1,8 @@
 //! Policy from a file, read again when it changes.
 
 use std::collections::BTreeMap;
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -16,6 +13,7 @@ use trireme_policy::Mode;
 use super::{PolicyResolver, PolicyUpdate, ResolveError, Resolved, ResolverStatus, Updates};
 use crate::controller::{chain, wall_time};
 use crate::policy_file::{PolicyFile, PolicyFileError};
+use crate::watch::{Stamp, Watch};
 use crate::{BoxFuture, UnitSettings};
 
 /// What one unit has otherwise than the file and the defaults say.
@@ -29,8 +27,8 @@ pub struct UnitOverride {
 
 /// Resolves units by a policy file.
 ///
-/// The file is looked at twenty times a second and read when it has changed and been left alone since the last
-/// look. A new version that does not parse is reported and the old one stays in force.
+/// The file is read as soon as whoever changes it has closed or replaced it. A new version that does not parse is
+/// reported and the old one stays in force.
 #[derive(Debug)]
 pub struct FilePolicyResolver {
     path: PathBuf,
@@ -49,15 +47,6 @@ struct State {
     error: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    inode: u64,
-    len: u64,
-    modified: (i64, i64),
-}
-
-const INTERVAL: Duration = Duration::from_millis(50);
-
 impl FilePolicyResolver {
     /// Reads the file.
     ///
@@ -68,7 +57,7 @@ impl FilePolicyResolver {
         defaults: UnitSettings,
         overrides: BTreeMap<PuId, UnitOverride>,
     ) -> Result<Self, PolicyFileError> {
-        let stamp = stamp(path);
+        let stamp = Stamp::of(path);
         let file = Arc::new(PolicyFile::load(path)?);
         let state = State { file, revision: 1, loaded_at: wall_time(), stamp, error: None };
         Ok(Self { path: path.to_owned(), defaults, overrides, state: Mutex::new(state) })
@@ -81,7 +70,7 @@ impl FilePolicyResolver {
 
     /// Reads the file now; the old version stays in force if the new one is bad.
     fn read(&self) -> Result<(), PolicyFileError> {
-        let stamp = stamp(&self.path);
+        let stamp = Stamp::of(&self.path);
         let outcome = PolicyFile::load(&self.path);
         let mut state = self.lock();
         state.stamp = stamp;
@@ -120,26 +109,18 @@ impl FilePolicyResolver {
     }
 
     async fn watch(&self, updates: Updates, stop: CancellationToken) {
-        let mut last = self.lock().stamp;
+        let known = self.lock().stamp;
+        let mut watch = Watch::new(&self.path, known);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = watch.changed() => {}
             }
-            let seen = stamp(&self.path);
-            let settled = seen == last;
-            last = seen;
-            if settled && seen != self.lock().stamp && self.read().is_ok() {
+            if self.read().is_ok() {
                 updates.send(PolicyUpdate::All).await;
             }
         }
     }
-}
-
-/// `None` while there is no such file.
-fn stamp(path: &Path) -> Option<Stamp> {
-    let meta: Metadata = std::fs::metadata(path).ok()?;
-    Some(Stamp { inode: meta.ino(), len: meta.len(), modified: (meta.mtime(), meta.mtime_nsec()) })
 }
 
 impl PolicyResolver for FilePolicyResolver {

@@ -1,5 +1,6 @@
 //! A data path and a monitor for tests.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use trireme::{
     Monitor, MonitorError, NodeSecrets, Pu, SecretsKind, StaticMonitor, StaticPu,
 };
 use trireme_identity::{PuId, TagSet};
-use trireme_token::{Encoding, Psk, Signer, Verifier};
+use trireme_token::{DenyList, Encoding, Psk, Signer, Verifier};
 
 /// What the data path was asked; `Supervise` with the number of ingress rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub(crate) enum Call {
     Start,
     Supervise(String, usize),
     Release(String),
+    /// With the number of nodes.
+    Deny(usize),
     Stop,
 }
 
@@ -119,6 +122,14 @@ impl Datapath for FakeDatapath {
 
     fn set_secrets(&mut self, _secrets: NodeSecrets) -> BoxFuture<'_, Result<(), DatapathError>> {
         ready(Ok(()))
+    }
+
+    fn set_deny_list(
+        &mut self,
+        list: DenyList,
+    ) -> BoxFuture<'_, Result<BTreeMap<PuId, Enforced>, DatapathError>> {
+        self.log.push(Call::Deny(list.nodes.len()));
+        ready(Ok(BTreeMap::from([("back".parse().unwrap(), Enforced { epoch: 9 })])))
     }
 
     fn report(&mut self) -> BoxFuture<'_, Result<DatapathReport, DatapathError>> {

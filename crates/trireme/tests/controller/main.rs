@@ -105,6 +105,69 @@ async fn a_changed_policy_file_reaches_the_data_path_and_a_bad_one_does_not() {
 }
 
 #[tokio::test]
+async fn a_changed_policy_file_is_enforced_without_delay() {
+    let stage = Stage::new();
+    let log = Log::default();
+    let running = stage.start(&log, &["back"]).await;
+    let mut times = Vec::new();
+    for rules in [0, 1].into_iter().cycle().take(20) {
+        let text = if rules == 1 { POLICY.to_owned() } else { POLICY.replace("ingress:", "egress:") };
+        let start = std::time::Instant::now();
+        stage.write(&text);
+        while log.last_rules("back") != Some(rules) {
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+        times.push(start.elapsed());
+    }
+    times.sort();
+    assert!(times.iter().rev().nth(1).is_some_and(|time| *time < Duration::from_millis(50)), "{times:?}");
+    running.stop(Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_changed_deny_list_reaches_the_data_path_and_a_bad_one_does_not() {
+    let stage = Stage::new();
+    let log = Log::default();
+    let path = stage.folder.path().join("deny-list");
+    std::fs::write(&path, "node a\n").unwrap();
+    let secrets = secrets();
+    let running = Trireme::builder("node".parse().unwrap())
+        .secrets(secrets.clone())
+        .monitor(StaticMonitor::new(vec![StaticPu {
+            id: "back".parse().unwrap(),
+            tags: TagSet::parse(["tier=backend"]).unwrap(),
+            edge: Edge::Interface("veth0".to_owned()),
+        }]))
+        .resolver(stage.resolver())
+        .datapath(FakeDatapath::new(&log))
+        .deny_list(trireme::DenyListFile::open(&path).unwrap())
+        .build()
+        .unwrap()
+        .start()
+        .await
+        .unwrap();
+    assert_eq!(secrets.verifier.deny_list().nodes.len(), 1, "in force before anything is verified");
+    log.take();
+    trireme::deny_file::append(&path, &"node b".parse().unwrap()).unwrap();
+    wait(|| log.take().contains(&Call::Deny(2))).await;
+    std::fs::write(&path, "node a\nnobody\n").unwrap();
+    let handle = running.handle();
+    for _ in 0..200 {
+        let status = handle.status().await.unwrap();
+        let list = status.deny_list.unwrap();
+        if let Some(error) = list.error {
+            assert!(error.contains("deny-list:2: an entry is"), "{error}");
+            assert_eq!(list.entries, 2);
+            assert_eq!(status.units.first().unwrap().epoch, 9, "the epoch that the data path gave");
+            assert_eq!(log.take(), []);
+            return running.stop(Duration::from_secs(5)).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the bad list is not told");
+}
+
+#[tokio::test]
 async fn events_of_a_monitor_are_carried_out_in_turn_and_answered() {
     let stage = Stage::new();
     let log = Log::default();

@@ -1,6 +1,8 @@
 //! Between the engine's words and the kernel half's.
 
-use trireme_bpf::{Class, Connection, Injection, Slot};
+pub(super) mod fast;
+
+use trireme_bpf::{Class, Connection, Injection, PuntReason, Slot};
 use trireme_datapath::{Hook, Packet, Toward};
 use trireme_flow::{ConnectionClass, ConnectionEntry, FlowKey, PuSlot};
 use trireme_token::{Role, TokenId};
@@ -27,12 +29,14 @@ pub(super) fn packet(punt: &trireme_bpf::Punt<'_>) -> Packet {
         bytes: punt.bytes.to_vec(),
         gso_size: punt.gso_size,
         connection: punt.connection.as_ref().map(|(connection, _)| entry(connection)),
+        half_open: punt.half_open.as_ref().map(fast::half_open),
+        renewal: punt.reason == PuntReason::Renewal,
         token: punt.token,
     }
 }
 
 pub(super) fn passed(packet: Packet) -> Injection {
-    let Packet { pu, hook, bytes, gso_size, token, connection: _ } = packet;
+    let Packet { pu, hook, bytes, gso_size, token, connection: _, half_open: _, renewal: _ } = packet;
     Injection { slot: slot(pu), toward: toward(hook.into()), bytes, gso_size, token: Some(token) }
 }
 
@@ -65,6 +69,7 @@ pub(super) const fn connection(entry: &ConnectionEntry) -> Connection {
         confirmed,
         data_seen,
         class,
+        syn_ack,
     } = *entry;
     Connection {
         role: match role {
@@ -74,6 +79,7 @@ pub(super) const fn connection(entry: &ConnectionEntry) -> Connection {
         class: match class {
             ConnectionClass::Identity => Class::Identity,
             ConnectionClass::Address => Class::Address,
+            ConnectionClass::Adopted => Class::Adopted,
         },
         epoch,
         peer_token: peer_token.0,
@@ -84,6 +90,7 @@ pub(super) const fn connection(entry: &ConnectionEntry) -> Connection {
         proof_mac,
         confirmed,
         data_seen,
+        syn_ack,
     }
 }
 
@@ -100,6 +107,7 @@ pub(super) const fn entry(connection: &Connection) -> ConnectionEntry {
         proof_mac,
         confirmed,
         data_seen,
+        syn_ack,
     } = *connection;
     ConnectionEntry {
         role: match role {
@@ -118,7 +126,9 @@ pub(super) const fn entry(connection: &Connection) -> ConnectionEntry {
         class: match class {
             Class::Identity => ConnectionClass::Identity,
             Class::Address => ConnectionClass::Address,
+            Class::Adopted => ConnectionClass::Adopted,
         },
+        syn_ack,
     }
 }
 
@@ -140,6 +150,7 @@ mod tests {
             confirmed: false,
             data_seen: true,
             class: ConnectionClass::Identity,
+            syn_ack: 0,
         };
         assert_eq!(entry(&connection(&original)), original);
         let other = ConnectionEntry {
@@ -148,8 +159,11 @@ mod tests {
             data_seen: false,
             class: ConnectionClass::Address,
             attested: None,
+            syn_ack: 17,
             ..original
         };
         assert_eq!(entry(&connection(&other)), other);
+        let adopted = ConnectionEntry { class: ConnectionClass::Adopted, ..other };
+        assert_eq!(entry(&connection(&adopted)), adopted);
     }
 }

@@ -5,71 +5,116 @@
 //! every live connection is judged again at its next packet.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 use trireme_identity::PuId;
-use trireme_token::KeyId;
+use trireme_token::{DenyList, KeyId};
 
-use crate::Enforcement;
+use crate::{Enforcement, controller};
 use crate::state::{StateDir, StateError};
 
-const FILE: &str = "units.json";
+/// Where it is kept.
+pub(super) const FILE: &str = "units.json";
 
 /// What is remembered about one unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Line {
     pub(super) slot: u32,
     pub(super) epoch: u32,
-    /// Signing key, policy, identity and settings in one text.
+    /// Connections older than the unit's enforcement that were let go on.
+    #[serde(default)]
+    pub(super) adopted: u64,
+    /// Signing key, deny list, policy, identity and settings in one text.
     content: String,
 }
 
+/// What every unit's connections rest on beside the unit itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Basis<'a> {
+    pub(super) key: KeyId,
+    pub(super) denied: &'a DenyList,
+}
+
+/// What the kernel holds from before.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pinned {
+    /// Epochs by slot.
+    pub(super) epochs: BTreeMap<u32, u32>,
+    /// The slot of the edge where the unit is to be caught: after a crash before the ledger was saved it is the only
+    /// one to know.
+    pub(super) here: Option<u32>,
+}
+
 /// The remembered units.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Ledger {
     lines: BTreeMap<PuId, Line>,
+    /// The last epochs of slots that are free: what the kernel still holds of them must not count for another unit.
+    retired: BTreeMap<u32, u32>,
+    /// No new unit's epoch is below.
+    #[serde(default)]
+    floor: u32,
 }
 
 impl Ledger {
     /// Reads the ledger; a damaged one is started anew: every connection is judged again then.
     pub(super) fn load(state: &StateDir) -> Result<Self, StateError> {
         let Some(bytes) = state.read(FILE)? else { return Ok(Self::default()) };
+        if let Ok(ledger) = serde_json::from_slice(&bytes) {
+            return Ok(ledger);
+        }
+        // As earlier versions wrote it.
         match serde_json::from_slice(&bytes) {
-            Ok(lines) => Ok(Self { lines }),
+            Ok(lines) => Ok(Self { lines, ..Self::default() }),
             Err(error) => {
                 warn!(%error, file = FILE, "damaged, started anew: every connection is judged again");
-                Ok(Self::default())
+                let floor = u32::try_from(controller::wall_time().0).unwrap_or(u32::MAX / 2);
+                Ok(Self { floor, ..Self::default() })
             }
         }
     }
 
-    pub(super) fn save(&self, state: &StateDir) -> Result<(), StateError> {
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
         // A map of plain values can always be written.
-        let bytes = serde_json::to_vec_pretty(&self.lines).unwrap_or_default();
-        state.write(FILE, &bytes)
+        serde_json::to_vec_pretty(&self).unwrap_or_default()
     }
 
-    /// The line of a unit as it is to be enforced; `pinned` tells the epochs that slots have in the kernel.
-    pub(super) fn enter(&self, unit: &Enforcement, key: &KeyId, pinned: &BTreeMap<u32, u32>) -> Line {
-        let content = content(unit, key);
+    /// The line of a unit as it is to be enforced.
+    pub(super) fn enter(&self, unit: &Enforcement, basis: &Basis<'_>, kernel: &Pinned) -> Line {
+        let content = content(unit, basis);
         let Some(known) = self.lines.get(unit.id()) else {
-            let slot = self.free_slot(pinned);
-            return Line { slot, epoch: 1, content };
+            let found = kernel.here.filter(|slot| self.lines.values().all(|line| line.slot != *slot));
+            let slot = found.unwrap_or_else(|| self.free_slot(&kernel.epochs));
+            let last = [kernel.epochs.get(&slot), self.retired.get(&slot), Some(&self.floor)];
+            let epoch = last.into_iter().flatten().max().map_or(1, |last| last.wrapping_add(1).max(1));
+            return Line { slot, epoch, adopted: 0, content };
         };
-        let in_kernel = pinned.get(&known.slot).copied();
+        let in_kernel = kernel.epochs.get(&known.slot).copied();
         let same = known.content == content && in_kernel.is_none_or(|epoch| epoch == known.epoch);
         let newest = in_kernel.unwrap_or(0).max(known.epoch);
         let epoch = if same { known.epoch } else { newest.wrapping_add(1).max(1) };
-        Line { slot: known.slot, epoch, content }
+        Line { slot: known.slot, epoch, adopted: known.adopted, content }
+    }
+
+    /// The line of a unit whose connections are judged anew although nothing about it changed.
+    pub(super) fn renew(&self, unit: &Enforcement, basis: &Basis<'_>) -> Option<Line> {
+        let known = self.lines.get(unit.id())?;
+        let epoch = known.epoch.wrapping_add(1).max(1);
+        Some(Line { epoch, content: content(unit, basis), ..known.clone() })
     }
 
     pub(super) fn insert(&mut self, id: PuId, line: Line) {
+        self.retired.remove(&line.slot);
         self.lines.insert(id, line);
     }
 
-    pub(super) fn remove(&mut self, id: &PuId) -> Option<Line> {
-        self.lines.remove(id)
+    pub(super) fn remove(&mut self, id: &PuId) {
+        if let Some(line) = self.lines.remove(id) {
+            self.retired.insert(line.slot, line.epoch);
+        }
     }
 
     /// Makes every unit's next epoch a new one.
@@ -81,6 +126,16 @@ impl Ledger {
 
     pub(super) fn slot_of(&self, id: &PuId) -> Option<u32> {
         self.lines.get(id).map(|line| line.slot)
+    }
+
+    pub(super) fn line(&self, id: &PuId) -> Option<&Line> {
+        self.lines.get(id)
+    }
+
+    pub(super) fn adopted(&mut self, id: &PuId, count: u64) {
+        if let Some(line) = self.lines.get_mut(id) {
+            line.adopted = line.adopted.saturating_add(count);
+        }
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = &PuId> {
@@ -96,9 +151,12 @@ impl Ledger {
 
 /// Everything that a connection's authorization rests on. Stable for one build of the program, which is enough:
 /// after an upgrade connections are judged again.
-fn content(unit: &Enforcement, key: &KeyId) -> String {
+fn content(unit: &Enforcement, basis: &Basis<'_>) -> String {
     let digest: String = unit.policy.digest().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{key} {digest} {} {:?}", unit.identity, unit.settings.tcp)
+    let Basis { key, denied } = basis;
+    let mut hasher = DefaultHasher::new();
+    format!("{denied:?}").hash(&mut hasher);
+    format!("{key} {:016x} {digest} {} {:?}", hasher.finish(), unit.identity, unit.settings.tcp)
 }
 
 #[cfg(test)]

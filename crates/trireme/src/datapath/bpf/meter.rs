@@ -15,6 +15,10 @@ pub(super) struct Meter {
     pub(super) table_full: u64,
     /// Stale conntrack entries deleted for connections whose proof stayed unconfirmed.
     pub(super) stale_conntrack: u64,
+    /// Lessons that the kernel's tables had no room for; the engine goes on judging what they were about.
+    pub(super) untaught: u64,
+    /// How often the wall clock was set.
+    pub(super) clock_steps: u64,
 }
 
 impl Meter {

@@ -1,29 +1,37 @@
 //! The thread that owns kernel half and engine.
 
+mod adopt;
 mod commands;
+mod lessons;
 mod packets;
 mod patrol;
+mod report;
+mod start;
+mod tick;
+mod units;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tracing::warn;
-use trireme_bpf::{Injection, Plane, PlaneConfig, PuState, Sizes, SweepLimits, Waker};
-use trireme_datapath::{Effect, Engine, EngineConfig, Packet};
-use trireme_flow::PuSlot;
+use trireme_bpf::{Injection, OwnTokenState, Plane, Waker};
+use trireme_datapath::{Effect, Engine, Packet};
+use trireme_flow::{PuSlot, Reason};
 use trireme_identity::PuId;
 use trireme_identity::time::{Instant, Now};
-use zeroize::Zeroizing;
+use trireme_token::{DenyList, TokenId};
 
 use super::ledger::Ledger;
 use super::meter::Meter;
+use super::saver::Saver;
 use super::verify::VerifyPool;
 use super::{BpfConfig, DatapathError, DatapathReport, Enforced};
 use crate::state::StateDir;
-use crate::{Collector, Edge, Enforcement, NodeSecrets, controller};
+use crate::{Collector, Enforcement, NodeSecrets, controller};
+
+use units::Held;
 
 /// A question to the worker, with the way back for the answer.
 pub(super) enum Request {
@@ -31,6 +39,7 @@ pub(super) enum Request {
     Release(PuId, oneshot::Sender<Result<(), DatapathError>>),
     ReleaseStrangers(oneshot::Sender<Result<Vec<PuId>, DatapathError>>),
     Secrets(Box<NodeSecrets>, oneshot::Sender<Result<(), DatapathError>>),
+    Deny(DenyList, oneshot::Sender<Result<BTreeMap<PuId, Enforced>, DatapathError>>),
     Report(oneshot::Sender<Result<DatapathReport, DatapathError>>),
     Stop(oneshot::Sender<Result<(), DatapathError>>),
 }
@@ -64,9 +73,11 @@ impl Worker {
                 return;
             }
             let outcome = worker.run();
-            let Loop { pool, plane, .. } = worker;
+            let Loop { pool, plane, saver, .. } = worker;
             drop(plane);
             pool.stop();
+            // Written unless it was stopped in order, which waits for it.
+            drop(saver.map(Saver::finish));
             if let Err(error) = outcome {
                 // Nobody listens any more when the data path is being dropped.
                 drop(broken.send(error));
@@ -108,17 +119,14 @@ impl Drop for Worker {
     }
 }
 
-/// How often dead connections are looked for and keys saved.
-const HOUSEKEEPING: Duration = Duration::from_secs(10);
+/// How often the programs hear that the agent lives, events are taken, and edges are looked after.
+const TICK: Duration = Duration::from_secs(1);
 
-/// How often vanished edges are looked for: an interface made anew is open until then.
-const PATROL: Duration = Duration::from_secs(1);
+/// How often a search for dead connections begins.
+const SWEEP: Duration = Duration::from_secs(10);
 
-/// IP and TCP headers with their options around a TAP payload, and some bytes to spare.
-const HEADERS: usize = 120;
-
-/// What every IPv6 path carries.
-const MIN_MTU: usize = 1280;
+/// The pause between two steps of what would take too long at once.
+const STEP: Duration = Duration::from_millis(10);
 
 /// Packets taken from each ring before effects are carried out.
 const BATCH: usize = 64;
@@ -129,19 +137,36 @@ struct Loop {
     engine: Engine,
     pool: VerifyPool,
     ledger: Ledger,
-    state: StateDir,
+    /// Taken when the thread was asked to end.
+    saver: Option<Saver>,
     secrets: NodeSecrets,
+    denied: DenyList,
     collector: Arc<dyn Collector>,
     config: BpfConfig,
     requests: Receiver<Request>,
-    units: BTreeMap<PuId, PuSlot>,
-    edges: BTreeMap<PuId, (Edge, PuState)>,
+    units: BTreeMap<PuId, Held>,
+    /// The units' own tokens as the programs have them.
+    own: BTreeMap<PuSlot, [Option<OwnTokenState>; 2]>,
+    /// A digest of what the programs were told about each peer.
+    taught: HashMap<TokenId, u64>,
+    /// The engine's counters as the kernel keeps them.
+    counted: BTreeMap<(PuSlot, Reason), u64>,
     meter: Meter,
-    saved_keys: Option<u64>,
+    clock: tick::Clock,
+    unsaved: Unsaved,
     // Reused from round to round.
     packets: Vec<Packet>,
     effects: Vec<Effect>,
     injections: Vec<Injection>,
+}
+
+/// What the disk does not have yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Unsaved {
+    /// Slots, epochs or token keys.
+    units: bool,
+    /// Peers.
+    peers: bool,
 }
 
 /// Whether the thread goes on.
@@ -152,63 +177,13 @@ enum Round {
 }
 
 impl Loop {
-    fn build(
-        config: BpfConfig,
-        state: StateDir,
-        secrets: NodeSecrets,
-        collector: Arc<dyn Collector>,
-        requests: Receiver<Request>,
-    ) -> Result<Self, DatapathError> {
-        let ledger = Ledger::load(&state)?;
-        let engine_config = EngineConfig {
-            token_lifetime_secs: secrets.lifetime_secs,
-            handshake_mtu: usize::from(config.payload_limit).saturating_add(HEADERS).max(MIN_MTU),
-            ..EngineConfig::default()
-        };
-        let jobs = engine_config.verifications;
-        let seed =
-            crate::random_seed().map_err(|error| DatapathError::kernel("draw random numbers", error))?;
-        let mut engine = Engine::new(engine_config, secrets.for_engine(), *seed)
-            .map_err(|error| DatapathError::Secrets(error.into()))?;
-        if let Some(keys) = state.read(commands::KEYS_FILE)?
-            && let Err(error) = engine.import_tokens(&Zeroizing::new(keys))
-        {
-            warn!(%error, "kept token keys not used: handshakes begun before this start are repeated");
-        }
-        let plane = Plane::open(PlaneConfig {
-            bpffs: config.bpffs.clone(),
-            sizes: Sizes { connections: config.connections, ..Sizes::default() },
-            ..PlaneConfig::new(config.instance.clone())
-        })
-        .map_err(|error| DatapathError::kernel("open the bpf data path", error))?;
-        let pool = VerifyPool::start(config.verify_threads, jobs, &plane.waker())?;
-        Ok(Self {
-            plane,
-            engine,
-            pool,
-            ledger,
-            state,
-            secrets,
-            collector,
-            config,
-            requests,
-            units: BTreeMap::new(),
-            edges: BTreeMap::new(),
-            meter: Meter::default(),
-            saved_keys: None,
-            packets: Vec::new(),
-            effects: Vec::new(),
-            injections: Vec::new(),
-        })
-    }
-
     /// Ends with [`Request::Stop`], when nobody can send requests any more, or when the kernel refuses to go on.
     fn run(&mut self) -> Result<(), DatapathError> {
-        let mut housekeeping = now().monotonic + HOUSEKEEPING;
-        let mut patrol = now().monotonic + PATROL;
+        let mut tick = now().monotonic;
+        let (mut events, mut sweep) = (tick, tick + SWEEP);
         loop {
-            let due = self.engine.poll_timeout().map_or(patrol, |due| due.min(patrol));
-            let wait = due.since(now().monotonic);
+            let due = [Some(tick), Some(events), Some(sweep), self.engine.poll_timeout()].into_iter().flatten().min();
+            let wait = due.unwrap_or(tick).since(now().monotonic);
             self.plane.poll(Some(wait)).map_err(|error| DatapathError::kernel("wait for packets", error))?;
             self.take_packets();
             self.take_results();
@@ -217,13 +192,16 @@ impl Loop {
             if self.take_requests() == Round::End {
                 return Ok(());
             }
-            if now().monotonic >= patrol {
-                self.patrol();
-                patrol = now().monotonic + PATROL;
+            let time = now().monotonic;
+            if time >= tick {
+                self.tick();
+                tick = time + TICK;
             }
-            if now().monotonic >= housekeeping {
-                self.keep_house();
-                housekeeping = now().monotonic + HOUSEKEEPING;
+            if time >= events {
+                events = time + self.take_events();
+            }
+            if time >= sweep {
+                sweep = time + self.sweep();
             }
         }
     }
@@ -238,9 +216,4 @@ fn now() -> Now {
         monotonic: Instant::from_nanos(secs.saturating_mul(1_000_000_000).saturating_add(nanos)),
         wall: controller::wall_time(),
     }
-}
-
-/// When a connection in the kernel's table counts as dead.
-fn sweep_limits() -> SweepLimits {
-    SweepLimits::default()
 }

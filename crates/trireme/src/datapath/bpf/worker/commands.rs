@@ -1,23 +1,26 @@
-//! Requests from the asynchronous side, and housekeeping.
+//! Requests from the asynchronous side.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hasher};
 use std::sync::mpsc::TryRecvError;
 
 use tracing::{info, warn};
-use trireme_bpf::{Mode, OtherProtocols, PuState, Slot};
-use trireme_datapath::PuSpec;
+use trireme_bpf::{PuState, Slot};
 use trireme_flow::PuSlot;
 use trireme_identity::PuId;
+use trireme_token::DenyList;
 
-use super::super::ledger::Line;
-use super::super::{convert, edge, meter};
+use super::super::ledger::{Basis, Line, Pinned};
+use super::super::{convert, edge};
+use super::units::{Held, spec, state};
 use super::{Loop, Request, Round, now};
-use crate::datapath::{DatapathError, DatapathReport, Enforced};
+use crate::datapath::{DatapathError, Enforced};
 use crate::{Enforcement, NodeSecrets, controller};
 
 /// Where the node's token keys are kept.
 pub(super) const KEYS_FILE: &str = "tokens.json";
+
+/// Where the known peers are kept.
+pub(super) const PEERS_FILE: &str = "peers.json";
 
 impl Loop {
     pub(super) fn take_requests(&mut self) -> Round {
@@ -28,14 +31,15 @@ impl Loop {
                 Ok(Request::Release(id, reply)) => drop(reply.send(self.release(&id))),
                 Ok(Request::ReleaseStrangers(reply)) => drop(reply.send(self.release_strangers())),
                 Ok(Request::Secrets(secrets, reply)) => drop(reply.send(self.set_secrets(*secrets))),
+                Ok(Request::Deny(list, reply)) => drop(reply.send(self.set_deny_list(list))),
                 Ok(Request::Report(reply)) => drop(reply.send(self.report())),
                 Ok(Request::Stop(reply)) => {
-                    drop(reply.send(self.save()));
+                    drop(reply.send(self.finish()));
                     return Round::End;
                 }
                 Err(TryRecvError::Empty) => return Round::GoOn,
                 Err(TryRecvError::Disconnected) => {
-                    if let Err(error) = self.save() {
+                    if let Err(error) = self.finish() {
                         warn!(error = controller::chain(&error), "state not saved");
                     }
                     return Round::End;
@@ -44,28 +48,80 @@ impl Loop {
         }
     }
 
+    /// Keeps everything for the next start.
+    fn finish(&mut self) -> Result<(), DatapathError> {
+        let counted = self.keep_counters();
+        self.save();
+        if self.unsaved.peers {
+            self.save_peers();
+        }
+        if let Some(saver) = self.saver.take() {
+            saver.finish()?;
+        }
+        counted
+    }
+
     /// Engine first, kernel second: from the moment its packets are caught there is someone to judge them.
+    ///
+    /// Nothing in here waits for the disk or asks the network about a unit that is enforced already: until a changed
+    /// policy is in the kernel, what it forbids goes on.
     fn supervise(&mut self, unit: &Enforcement) -> Result<Enforced, DatapathError> {
         let id = unit.id();
-        let place = edge::find(&unit.pu.edge).map_err(|error| DatapathError::unit(id, error))?;
-        let line = self.ledger.enter(unit, &self.secrets.signer.key_id(), &self.pinned());
-        let slot = PuSlot(line.slot);
-        let epoch = line.epoch;
-        let known = self.units.contains_key(id);
-        self.engine.upsert_pu(spec(unit, &line), now()).map_err(|error| DatapathError::unit(id, error))?;
-        if let Err(error) = self.attach(&place, convert::slot(slot), state(unit, epoch)) {
+        let held = self.units.get(id);
+        let in_place = held.filter(|held| held.unit.pu.edge == unit.pu.edge && !held.vanished);
+        let place = match in_place {
+            Some(held) => held.place.clone(),
+            None => edge::find(&unit.pu.edge).map_err(|error| DatapathError::unit(id, error))?,
+        };
+        let kernel = if held.is_some() { Pinned::default() } else { self.pinned(&place) };
+        let line = self.ledger.enter(unit, &self.basis(), &kernel);
+        let (slot, epoch) = (PuSlot(line.slot), line.epoch);
+        let (known, in_place) = (held.is_some(), in_place.is_some());
+        let first = !known && !kernel.epochs.contains_key(&line.slot);
+        self.upsert(unit, &line)?;
+        let state = state(unit, epoch, self.own_of(slot));
+        let attached = if in_place && self.plane.update(convert::slot(slot), state).is_ok() {
+            Ok(())
+        } else {
+            self.attach(&place, convert::slot(slot), state, known)
+        };
+        if let Err(error) = attached {
             if !known {
                 self.engine.remove_pu(slot, now(), &mut self.effects);
                 self.carry_out();
+                self.own.remove(&slot);
             }
             return Err(DatapathError::unit(id, error));
         }
-        self.units.insert(id.clone(), slot);
-        self.edges.insert(id.clone(), (unit.pu.edge.clone(), state(unit, epoch)));
+        match self.units.get_mut(id) {
+            Some(held) => {
+                held.unit = unit.clone();
+                held.place = place;
+                held.state = state;
+                held.vanished = false;
+            }
+            None => drop(self.units.insert(id.clone(), Held::new(slot, unit.clone(), place, state))),
+        }
         self.ledger.insert(id.clone(), line);
-        self.ledger.save(&self.state)?;
-        self.save()?;
+        self.unsaved.units = true;
+        if first {
+            self.adopt_existing(id);
+        }
         Ok(Enforced { epoch })
+    }
+
+    fn upsert(&mut self, unit: &Enforcement, line: &Line) -> Result<(), DatapathError> {
+        let taken = self.engine.upsert_pu(spec(unit, line), now(), &mut self.effects);
+        self.carry_out();
+        taken.map_err(|error| DatapathError::unit(unit.id(), error))
+    }
+
+    fn own_of(&self, slot: PuSlot) -> [Option<trireme_bpf::OwnTokenState>; 2] {
+        self.own.get(&slot).copied().unwrap_or_default()
+    }
+
+    fn basis(&self) -> Basis<'_> {
+        Basis { key: self.secrets.signer.key_id(), denied: &self.denied }
     }
 
     /// A slot whose edge is another one by now is detached first: the old edge belongs to nobody any more.
@@ -74,8 +130,8 @@ impl Loop {
         place: &trireme_bpf::Edge,
         slot: Slot,
         state: PuState,
+        ours: bool,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let ours = self.units.values().any(|unit| convert::slot(*unit) == slot);
         match self.plane.edges().into_iter().find(|edge| edge.slot == slot) {
             // Attached by this process: only the state changes, at once.
             Some(edge) if ours && edge.edge == *place && !edge.vanished => {
@@ -88,17 +144,20 @@ impl Loop {
     }
 
     fn release(&mut self, id: &PuId) -> Result<(), DatapathError> {
-        let Some(slot) = self.units.remove(id).or_else(|| self.ledger.slot_of(id).map(PuSlot)) else {
+        let held = self.units.remove(id).map(|held| held.slot);
+        let Some(slot) = held.or_else(|| self.ledger.line(id).map(|line| PuSlot(line.slot))) else {
             return Ok(());
         };
-        self.edges.remove(id);
         let attached = self.plane.edges().iter().any(|edge| edge.slot == convert::slot(slot));
         let detached = if attached { self.plane.detach(convert::slot(slot)) } else { Ok(()) };
         self.engine.remove_pu(slot, now(), &mut self.effects);
         self.carry_out();
         self.engine.forget_tokens_of(id);
+        self.own.remove(&slot);
+        self.forget_own_tokens();
+        self.counted.retain(|(counted, _), _| *counted != slot);
         self.ledger.remove(id);
-        self.ledger.save(&self.state)?;
+        self.unsaved.units = true;
         detached.map_err(|error| DatapathError::unit(id, error))
     }
 
@@ -109,13 +168,14 @@ impl Loop {
             self.release(id)?;
         }
         // Edges that the ledger does not know, after it was lost or damaged.
-        let own: Vec<Slot> = self.units.values().map(|slot| convert::slot(*slot)).collect();
+        let own: Vec<Slot> = self.units.values().map(|held| convert::slot(held.slot)).collect();
         for edge in self.plane.edges().into_iter().filter(|edge| !own.contains(&edge.slot)) {
             info!(slot = %edge.slot, edge = ?edge.edge, "released an edge that belongs to no unit");
             self.plane
                 .detach(edge.slot)
                 .map_err(|error| DatapathError::kernel("release an edge that belongs to no unit", error))?;
         }
+        self.forget_own_tokens();
         Ok(strangers)
     }
 
@@ -123,134 +183,55 @@ impl Loop {
         self.engine
             .set_secrets(secrets.for_engine(), now(), &mut self.effects)
             .map_err(|error| DatapathError::Secrets(error.into()))?;
+        self.denied = (*secrets.verifier.deny_list()).clone();
         self.secrets = secrets;
         self.carry_out();
         // Live connections rest on what the old secrets proved: each unit gets a new epoch when it is supervised next.
         self.ledger.invalidate();
-        self.save()
-    }
-
-    /// The epochs that slots have in the kernel.
-    fn pinned(&self) -> BTreeMap<u32, u32> {
-        self.plane.edges().into_iter().map(|edge| (edge.slot.0, edge.state.epoch)).collect()
-    }
-
-    /// Saves the token keys when they have changed.
-    pub(super) fn save(&mut self) -> Result<(), DatapathError> {
-        let keys = self
-            .engine
-            .export_tokens()
-            .map_err(|error| DatapathError::kernel("save the token keys", error))?;
-        let mut hasher = DefaultHasher::new();
-        hasher.write(&keys);
-        let digest = hasher.finish();
-        if self.saved_keys != Some(digest) {
-            self.state.write(KEYS_FILE, &keys)?;
-            self.saved_keys = Some(digest);
-        }
+        self.unsaved.units = true;
         Ok(())
     }
 
-    fn report(&mut self) -> Result<DatapathReport, DatapathError> {
-        let names: BTreeMap<u32, PuId> = self.units.iter().map(|(id, slot)| (slot.0, id.clone())).collect();
-        let stats = self.engine.stats();
-        let mut report = DatapathReport {
-            detail: format!(
-                "instance {}, {} verification threads",
-                self.config.instance, self.config.verify_threads
-            ),
-            ..DatapathReport::default()
-        };
-        let (established, closing) = self
-            .plane
-            .connection_count()
-            .map_err(|error| DatapathError::kernel("count connections", error))?;
-        for (name, size) in [
-            ("connections", established),
-            ("closing connections", closing),
-            ("half-open handshakes", stats.half_open),
-            ("held packets", stats.held_packets),
-            ("held bytes", stats.held_bytes),
-            ("parked packets", stats.parked_packets),
-            ("verifications under way", stats.verifications),
-            ("peers", stats.peers),
-            ("pair keys", stats.pair_keys),
-            ("tokens", stats.tokens),
-            ("waiting flow records", stats.records),
-        ] {
-            report.gauges.insert(name.to_owned(), meter::wide(size));
-        }
-        for (name, count) in [
-            ("decisions without a flow record", stats.records_lost),
-            ("packets to the engine", self.meter.punted),
-            ("packets put back", self.meter.sent),
-            ("packets not put back", self.meter.lost),
-            ("connections beyond the table", self.meter.table_full),
-            ("stale conntrack entries deleted", self.meter.stale_conntrack),
-            ("verifications refused", self.pool.refused()),
-        ] {
-            report.gauges.insert(name.to_owned(), count);
-        }
-        for ((slot, reason), count) in stats.reasons {
-            let id = names.get(&slot.0).cloned();
-            report.counters.insert((id, reason.name().to_owned()), count);
-        }
-        let counters =
-            self.plane.counters().map_err(|error| DatapathError::kernel("read the counters", error))?;
-        for (slot, set) in counters {
-            let id = slot.and_then(|slot| names.get(&slot.0).cloned());
-            for (counter, count) in set.iter().filter(|(_, count)| *count > 0) {
-                report.counters.insert((id.clone(), format!("kernel/{}", counter.name())), count);
+    /// Nothing is walked: with its new epoch each unit's live connections are judged at their next packet.
+    fn set_deny_list(&mut self, list: DenyList) -> Result<BTreeMap<PuId, Enforced>, DatapathError> {
+        let forgotten = self.engine.set_deny_list(list.clone(), now(), &mut self.effects);
+        self.carry_out();
+        self.denied = list;
+        info!(peers = forgotten, "peers forgotten that are denied now");
+        let units: Vec<Enforcement> = self.units.values().map(|held| held.unit.clone()).collect();
+        let mut epochs = BTreeMap::new();
+        let mut outcome = Ok(());
+        for unit in units {
+            // One unit that cannot be renewed must not keep the others under the old list.
+            match self.renew(&unit) {
+                Ok(Some(enforced)) => drop(epochs.insert(unit.id().clone(), enforced)),
+                Ok(None) => {}
+                Err(error) => outcome = Err(error),
             }
         }
-        self.impaired(&names, &mut report);
-        Ok(report)
+        outcome.map(|()| epochs)
     }
 
-    fn impaired(&self, names: &BTreeMap<u32, PuId>, report: &mut DatapathReport) {
-        for edge in self.plane.edges() {
-            let Some(id) = names.get(&edge.slot.0) else { continue };
-            let problem = match edge.edge {
-                trireme_bpf::Edge::Interface(name) if edge.vanished => {
-                    format!("its interface {name} is gone: nothing of it is enforced until it is back")
-                }
-                trireme_bpf::Edge::Namespace { .. } if edge.vanished => {
-                    "its network namespace is gone".to_owned()
-                }
-                trireme_bpf::Edge::Namespace { .. } => {
-                    "egress: advisory (whoever has CAP_NET_RAW inside gets past the program)".to_owned()
-                }
-                trireme_bpf::Edge::Interface(_) => continue,
-            };
-            report.impaired.insert(id.clone(), problem);
+    /// Gives a unit a new epoch.
+    fn renew(&mut self, unit: &Enforcement) -> Result<Option<Enforced>, DatapathError> {
+        let id = unit.id();
+        let Some(line) = self.ledger.renew(unit, &self.basis()) else { return Ok(None) };
+        let (slot, epoch) = (PuSlot(line.slot), line.epoch);
+        self.upsert(unit, &line)?;
+        let state = state(unit, epoch, self.own_of(slot));
+        self.ledger.insert(id.clone(), line);
+        self.unsaved.units = true;
+        self.plane.update(convert::slot(slot), state).map_err(|error| DatapathError::unit(id, error))?;
+        if let Some(held) = self.units.get_mut(id) {
+            held.state = state;
         }
+        Ok(Some(Enforced { epoch }))
     }
-}
 
-fn spec(unit: &Enforcement, line: &Line) -> PuSpec {
-    PuSpec {
-        slot: PuSlot(line.slot),
-        id: unit.id().clone(),
-        tags: unit.identity.clone(),
-        policy: std::sync::Arc::clone(&unit.policy),
-        epoch: line.epoch,
-        settings: unit.settings.tcp.clone(),
-    }
-}
-
-fn state(unit: &Enforcement, epoch: u32) -> PuState {
-    PuState {
-        epoch,
-        mode: match unit.policy.mode() {
-            trireme_policy::Mode::Off => Mode::Off,
-            // Observed connections are judged by the engine too: that is how the verdict gets into the records.
-            trireme_policy::Mode::Enforce | trireme_policy::Mode::Observe => Mode::Enforce,
-        },
-        other_protocols: match (unit.policy.mode(), unit.settings.other_protocols) {
-            (trireme_policy::Mode::Enforce, crate::OtherProtocols::Deny) => OtherProtocols::Deny,
-            // A unit that is only observed loses nothing.
-            (trireme_policy::Mode::Observe | trireme_policy::Mode::Off, crate::OtherProtocols::Deny)
-            | (_, crate::OtherProtocols::Allow) => OtherProtocols::Allow,
-        },
+    /// What the kernel holds from an earlier run.
+    fn pinned(&self, place: &trireme_bpf::Edge) -> Pinned {
+        let edges = self.plane.edges();
+        let here = edges.iter().find(|edge| edge.edge == *place).map(|edge| edge.slot.0);
+        Pinned { epochs: edges.into_iter().map(|edge| (edge.slot.0, edge.state.epoch)).collect(), here }
     }
 }

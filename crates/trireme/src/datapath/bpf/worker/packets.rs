@@ -53,6 +53,7 @@ impl Loop {
             | Effect::Transmit { .. }
             | Effect::Verify(_)
             | Effect::Record(_)
+            | Effect::Teach(_)
             | Effect::ForgetConntrack(_) => true,
         });
         self.carry_out();
@@ -113,6 +114,8 @@ impl Loop {
                 Effect::Install(key, entry) => self.install(&key, &entry),
                 Effect::Remove(key) => self.remove(&key),
                 Effect::Record(record) => self.collector.flow(&record),
+                // Before the packet that taught it is put back: the answer to it may need it.
+                Effect::Teach(lesson) => self.teach(lesson),
                 Effect::ForgetConntrack(tuple) => self.forget(&tuple),
             }
         }

@@ -1,0 +1,171 @@
+//! What the thread does every second, unasked.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use tracing::{info, warn};
+use trireme_bpf::SweepLimits;
+use zeroize::Zeroizing;
+
+use super::super::convert::fast;
+use super::super::{convert, ledger};
+use super::{Loop, SWEEP, STEP, TICK, commands, now};
+use crate::DatapathError;
+use crate::controller;
+
+impl Loop {
+    pub(super) fn tick(&mut self) {
+        if let Err(error) = self.plane.beat() {
+            warn!(error = controller::chain(&error), "the programs do not hear that an agent is here");
+        }
+        self.check_clock();
+        if let Err(error) = self.keep_counters() {
+            warn!(error = controller::chain(&error), "counters not kept");
+        }
+        self.patrol();
+        self.save();
+    }
+
+    /// Turns what the programs decided by themselves into records; gives the time until the next call.
+    pub(super) fn take_events(&mut self) -> Duration {
+        let mut events = Vec::new();
+        let taken = self.plane.take_events(|report| events.extend(fast::event(&report)));
+        for event in &events {
+            self.engine.handle_event(event, now(), &mut self.effects);
+        }
+        self.carry_out();
+        match taken {
+            Ok(true) => STEP,
+            Ok(false) => TICK,
+            Err(error) => {
+                warn!(error = controller::chain(&error), "flow events not read");
+                TICK
+            }
+        }
+    }
+
+    /// Writes the engine's counters where they outlive this process: nothing is shown that could be lost.
+    pub(super) fn keep_counters(&mut self) -> Result<(), DatapathError> {
+        for ((slot, reason), count) in self.engine.stats().reasons {
+            if self.counted.get(&(slot, reason)) != Some(&count) {
+                self.plane
+                    .set_reason(convert::slot(slot), reason.code(), count)
+                    .map_err(|error| DatapathError::kernel("keep a counter", error))?;
+                self.counted.insert((slot, reason), count);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tokens carry wall-clock times: new ones are due after a step.
+    fn check_clock(&mut self) {
+        let Some(step) = self.clock.step() else { return };
+        self.meter.clock_steps = self.meter.clock_steps.saturating_add(1);
+        info!(seconds = step, "the wall clock was set");
+        if step < 0 {
+            // The tokens in use seem to come from the future now, and nobody accepts them.
+            if let Err(error) = self.engine.set_secrets(self.secrets.for_engine(), now(), &mut self.effects) {
+                warn!(error = controller::chain(&error), "no new tokens after the clock was set back");
+            }
+        }
+        self.engine.handle_timeout(now(), &mut self.effects);
+        self.carry_out();
+    }
+
+    /// Removes some dead connections; gives the time until the next call.
+    pub(super) fn sweep(&mut self) -> Duration {
+        let report = match self.plane.sweep(&SweepLimits::default()) {
+            Ok(report) => report,
+            Err(error) => {
+                warn!(error = controller::chain(&error), "dead connections not removed");
+                return SWEEP;
+            }
+        };
+        let time = now();
+        for (key, connection, activity) in &report.ended {
+            let event = fast::fell_silent(key, connection, activity, time.wall);
+            self.engine.handle_event(&event, time, &mut self.effects);
+        }
+        self.carry_out();
+        if report.round_complete { SWEEP } else { STEP }
+    }
+
+    /// Queues what has changed for the disk.
+    pub(super) fn save(&mut self) {
+        let Some(saver) = &self.saver else { return };
+        if std::mem::take(&mut self.unsaved.units) {
+            saver.write(ledger::FILE, Zeroizing::new(self.ledger.to_bytes()));
+            match self.engine.export_tokens() {
+                Ok(keys) => saver.write(commands::KEYS_FILE, keys),
+                Err(error) => warn!(error = controller::chain(&error), "token keys not saved"),
+            }
+        }
+        let due = now().monotonic >= self.clock.peers_due;
+        if self.unsaved.peers && due {
+            self.save_peers();
+        }
+    }
+
+    pub(super) fn save_peers(&mut self) {
+        let Some(saver) = &self.saver else { return };
+        self.unsaved.peers = false;
+        self.clock.peers_due = now().monotonic + PEERS_PAUSE;
+        match self.engine.export_peers() {
+            Ok(peers) => saver.write(commands::PEERS_FILE, Zeroizing::new(peers)),
+            Err(error) => warn!(error = controller::chain(&error), "peers not saved"),
+        }
+    }
+}
+
+/// Writing thousands of peers takes milliseconds in which no packet is judged.
+const PEERS_PAUSE: Duration = Duration::from_secs(10);
+
+/// What the two clocks said when they were compared last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    offset_millis: i128,
+    peers_due: trireme_identity::time::Instant,
+}
+
+/// What is more than a clock that is being slewed.
+const STEP_MILLIS: i128 = 2000;
+
+impl Clock {
+    pub(super) fn new() -> Self {
+        Self { offset_millis: offset_millis(), peers_due: now().monotonic }
+    }
+
+    /// By how many seconds the wall clock was set since the last call, if it was.
+    fn step(&mut self) -> Option<i64> {
+        let offset = offset_millis();
+        let step = offset.saturating_sub(std::mem::replace(&mut self.offset_millis, offset));
+        (step.abs() >= STEP_MILLIS).then(|| i64::try_from(step / 1000).unwrap_or(i64::MAX))
+    }
+}
+
+/// How far the wall clock is ahead of the time since boot, in which the machine may have slept.
+fn offset_millis() -> i128 {
+    let millis = |clock| {
+        let time = clock_gettime(clock);
+        i128::from(time.tv_sec) * 1000 + i128::from(time.tv_nsec) / 1_000_000
+    };
+    millis(ClockId::Realtime) - millis(ClockId::Boottime)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_told_once_and_slewing_is_none() {
+        let mut clock = Clock::new();
+        assert_eq!(clock.step(), None);
+        clock.offset_millis -= 3_600_000;
+        assert!(matches!(clock.step(), Some(3599..=3601)));
+        assert_eq!(clock.step(), None);
+        clock.offset_millis += 90_000;
+        assert!(matches!(clock.step(), Some(-91..=-89)));
+        clock.offset_millis += 500;
+        assert_eq!(clock.step(), None);
+    }
+}
