@@ -103,7 +103,12 @@ fn table(status: &Status, detail: Detail) -> String {
             text.push_str(&format!("{}: {error}\n", unit.id));
         }
         if let Some(repair) = unit.datapath.as_ref().and_then(|datapath| datapath.last_repair.as_ref()) {
-            text.push_str(&format!("{}: repaired at {}: {}\n", unit.id, output::time(repair.at), repair.text));
+            text.push_str(&format!(
+                "{}: repaired at {}: {}\n",
+                unit.id,
+                output::time(repair.at),
+                repair.text
+            ));
         }
     }
     text

@@ -148,8 +148,10 @@ pub trait Datapath: Send + 'static {
 
     /// Refuses what the list names from here on, instead of what the last one named. Every unit gets a new epoch, so that
     /// live connections are judged again; gives the epochs.
-    fn set_deny_list(&mut self, list: DenyList)
-    -> BoxFuture<'_, Result<BTreeMap<PuId, Enforced>, DatapathError>>;
+    fn set_deny_list(
+        &mut self,
+        list: DenyList,
+    ) -> BoxFuture<'_, Result<BTreeMap<PuId, Enforced>, DatapathError>>;
 
     /// Uses other keys from here on.
     fn set_secrets(&mut self, secrets: NodeSecrets) -> BoxFuture<'_, Result<(), DatapathError>>;

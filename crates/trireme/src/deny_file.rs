@@ -145,8 +145,8 @@ pub fn parse(path: &Path, text: &[u8]) -> Result<DenyList, DenyFileError> {
 /// # Errors
 /// [`DenyFileError::Unreadable`], also when there is none, or [`DenyFileError::Wrong`].
 pub fn load(path: &Path) -> Result<DenyList, DenyFileError> {
-    let text = std::fs::read(path)
-        .map_err(|source| DenyFileError::Unreadable { path: path.to_owned(), source })?;
+    let text =
+        std::fs::read(path).map_err(|source| DenyFileError::Unreadable { path: path.to_owned(), source })?;
     parse(path, &text)
 }
 

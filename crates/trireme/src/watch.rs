@@ -100,7 +100,10 @@ impl Watch {
 }
 
 /// The folder is watched, not the file: a file that is replaced is another one.
-#[expect(deprecated, reason = "an owned descriptor stays open, which is all that the unsafe replacement asks for")]
+#[expect(
+    deprecated,
+    reason = "an owned descriptor stays open, which is all that the unsafe replacement asks for"
+)]
 fn listen(path: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
     let wanted = WatchFlags::CLOSE_WRITE
@@ -174,7 +177,9 @@ mod tests {
         let replaced = told(&mut watch, || std::fs::rename(&other, &path).unwrap()).await;
         let removed = told(&mut watch, || std::fs::remove_file(&path).unwrap()).await;
         let made = told(&mut watch, || std::fs::write(&path, "two").unwrap()).await;
-        for (what, time) in [("written", written), ("replaced", replaced), ("removed", removed), ("made", made)] {
+        for (what, time) in
+            [("written", written), ("replaced", replaced), ("removed", removed), ("made", made)]
+        {
             assert!(time < AT_ONCE, "{what}: {time:?}");
         }
     }

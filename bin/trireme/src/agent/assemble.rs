@@ -6,14 +6,15 @@ use std::sync::Arc;
 use anyhow::Context;
 use trireme::datapath::bpf::{BpfConfig, BpfDatapath, Sizes};
 use trireme::{
-    Authorize, DenyListFile, FilePolicyResolver, FlowStore, NodeSecrets, NotifyPeer, PuSettings, Refusal, StaticMonitor,
-    StaticPu, Strictness, TargetNetworks, Trireme, UnitOverride, UnitSettings,
+    Authorize, DenyListFile, FilePolicyResolver, FlowStore, NodeSecrets, NotifyPeer, PuSettings, Refusal,
+    StaticMonitor, StaticPu, Strictness, TargetNetworks, Trireme, UnitOverride, UnitSettings,
 };
 use trireme_policy::Mode;
 use trireme_token::{KeyPattern, TagFilter};
 
 use crate::config::{
-    AdoptExisting, Authorization, Config, FastPath, KeyPatternText, Limits, OnPolicyChange, OtherProtocols, Pu, PuMode,
+    AdoptExisting, Authorization, Config, FastPath, KeyPatternText, Limits, OnPolicyChange, OtherProtocols,
+    Pu, PuMode,
 };
 use crate::exit::{Blame, Failure};
 

@@ -76,8 +76,19 @@ mod tests {
             assert_eq!(read.0, mode);
             assert_eq!(FailModeText::try_from(String::from(read)).unwrap(), read);
         }
-        for bad in ["", "shut", "open 5m", "last-known-for", "last-known-for 5", "last-known-for m", "last-known-for 0s",
-            "last-known-for +5s", "last-known-for 5µ", "last-known-for 99999999999999999999h", "last-known-for 5124095576030432h"] {
+        for bad in [
+            "",
+            "shut",
+            "open 5m",
+            "last-known-for",
+            "last-known-for 5",
+            "last-known-for m",
+            "last-known-for 0s",
+            "last-known-for +5s",
+            "last-known-for 5µ",
+            "last-known-for 99999999999999999999h",
+            "last-known-for 5124095576030432h",
+        ] {
             assert!(FailModeText::try_from(bad.to_owned()).is_err(), "{bad}");
         }
     }

@@ -309,7 +309,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "",
         "[enforcement]\non_policy_change = true",
-        "agent.toml:15:20: enforcement.on_policy_change: invalid type: boolean `true`, expected a string key",
+        "agent.toml:15:20: enforcement.on_policy_change: wanted string or table",
     ),
     // policy
     ("file = \"policy.yaml\"", "", "agent.toml:7:1: policy: missing field `file`"),
@@ -416,7 +416,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "interface = \"veth-web\"",
         "interface = \"a\"\nport = 1",
-        "agent.toml:14:1: pu: unknown field `port`, expected one of `name`, `tags`, `interface`, `netns`, `device`, `mode`, `authorization`, `refusal`, `strict_identity`, `other_protocols`",
+        "agent.toml:14:1: pu: unknown field `port`, expected one of `name`, `tags`, `interface`, `netns`, `device`, `mode`, `authorization`, `refusal`, `strict_identity`, `other_protocols`, `fast_path`, `fail_mode`, `adopt_existing`, `on_policy_change`",
     ),
     (
         "",

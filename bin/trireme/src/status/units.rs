@@ -85,7 +85,10 @@ fn about_datapath(unit: &PuStatus, datapath: &PuDatapath, line: &mut impl FnMut(
         line("", &format!("older connections are dropped: {error}"));
     }
     if let Some(repair) = &datapath.last_repair {
-        line("repaired", &format!("{} times, last at {}: {}", datapath.repairs, output::time(repair.at), repair.text));
+        line(
+            "repaired",
+            &format!("{} times, last at {}: {}", datapath.repairs, output::time(repair.at), repair.text),
+        );
     }
 }
 
@@ -94,8 +97,11 @@ fn numbers(counters: &BTreeMap<&str, u64>, format: StatusFormat) -> String {
         return "nothing counted\n".to_owned();
     }
     let wide = format == StatusFormat::Wide;
-    let mut table =
-        if wide { output::table(&["REASON", "COUNT", "MEANING"]) } else { output::table(&["REASON", "COUNT"]) };
+    let mut table = if wide {
+        output::table(&["REASON", "COUNT", "MEANING"])
+    } else {
+        output::table(&["REASON", "COUNT"])
+    };
     for (name, count) in counters {
         let mut row = vec![(*name).to_owned(), count.to_string()];
         if wide {

@@ -103,6 +103,34 @@ fn files_that_are_no_keys_are_named() {
     assert!(error.contains("cannot read none.key.pem: No such file"), "{error}");
 }
 
+#[test]
+fn a_revocation_is_added_once_and_a_mistake_changes_nothing() {
+    let stage = made();
+    let (_, shown, _) = stage.run(&["keys", "show", "a.pub.pem"]);
+    let key = shown.split_whitespace().find(|word| word.len() == 64).unwrap();
+    for arguments in [["key", key], ["node", "node-b"], ["node", "node-b"]] {
+        let all = [&["keys", "revoke"], &arguments[..], &["--deny-list", "deny"]].concat();
+        let (code, _, error) = stage.run(&all);
+        assert_eq!(code, 0, "{error}");
+    }
+    assert_eq!(stage.read("deny"), format!("key {key}\nnode node-b\n"));
+    for (kind, id, problem) in [
+        ("key", "7", "no key: expected 64 lower-case hexadecimal digits"),
+        ("token", key, "no token: expected 32 lower-case hexadecimal digits"),
+        ("node", "a b", "an entry is"),
+        ("host", "a", "possible values: key, token, node"),
+    ] {
+        let (code, _, error) = stage.run(&["keys", "revoke", kind, id, "--deny-list", "deny"]);
+        assert_eq!(code, 2, "{error}");
+        assert!(error.contains(problem), "{error}");
+    }
+    assert_eq!(stage.read("deny"), format!("key {key}\nnode node-b\n"));
+    stage.write("bad", "nonsense\n");
+    let (code, _, error) = stage.run(&["keys", "revoke", "node", "b", "--deny-list", "bad"]);
+    assert_eq!(code, 2);
+    assert!(error.starts_with("trireme: bad:1: an entry is"), "{error}");
+}
+
 fn issue(stage: &Stage, credential: &NodeCredential, tag: &str) -> trireme_token::Token {
     let key = SigningKey::from_pem(&stage.read("a.key.pem")).unwrap();
     let signer = Signer::pki("node-a".parse().unwrap(), key, credential).unwrap();

@@ -114,7 +114,9 @@ impl DenyListFile {
                     }
                 }
                 Ok(false) => {}
-                Err(error) => warn!(error = chain(&error), "deny list refused, the last good one stays in force"),
+                Err(error) => {
+                    warn!(error = chain(&error), "deny list refused, the last good one stays in force")
+                }
             }
         }
     }

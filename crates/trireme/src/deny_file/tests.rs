@@ -13,7 +13,8 @@ fn parsed(text: &str) -> Result<DenyList, String> {
 
 #[test]
 fn entries_comments_and_empty_lines_are_read() {
-    let text = format!("\u{feff}# all of it\n\nkey {KEY} # lost\r\n  token\t{TOKEN}\nnode node-b\nnode node-b");
+    let text =
+        format!("\u{feff}# all of it\n\nkey {KEY} # lost\r\n  token\t{TOKEN}\nnode node-b\nnode node-b");
     let list = parsed(&text).unwrap();
     assert_eq!((list.keys.len(), list.tokens.len(), list.nodes.len()), (1, 1, 1));
     assert!(list.keys.contains(&KEY.parse().unwrap()) && list.tokens.contains(&TOKEN.parse().unwrap()));

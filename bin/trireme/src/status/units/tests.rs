@@ -84,8 +84,11 @@ fn one_unit_is_shown_with_its_own_numbers() {
     ] {
         assert!(page.contains(part), "{part} is missing in\n{page}");
     }
-    let numbers: Vec<Vec<&str>> =
-        page.lines().skip_while(|line| !line.starts_with("REASON")).map(|line| line.split_whitespace().collect()).collect();
+    let numbers: Vec<Vec<&str>> = page
+        .lines()
+        .skip_while(|line| !line.starts_with("REASON"))
+        .map(|line| line.split_whitespace().collect())
+        .collect();
     assert_eq!(numbers, [vec!["REASON", "COUNT"], vec!["accepted", "7"], vec!["kernel/refused", "5"]]);
     let wide = shown(Some("web"), StatusFormat::Wide);
     assert!(wide.contains("role=web") && wide.contains("The policy allows the connection."), "{wide}");

@@ -20,6 +20,8 @@ fn record(port: u16) -> FlowRecord {
         rule_number: None,
         reason: Reason::ALL.first().copied().unwrap(),
         explanation: None,
+        event: trireme_flow::FlowEvent::Decision,
+        traffic: None,
         count: 1,
         first_seen: WallTime(1),
         last_seen: WallTime(2),

@@ -12,8 +12,8 @@ use tracing::warn;
 use trireme_identity::PuId;
 use trireme_token::{DenyList, KeyId};
 
-use crate::{Enforcement, controller};
 use crate::state::{StateDir, StateError};
+use crate::{Enforcement, controller};
 
 /// Where it is kept.
 pub(super) const FILE: &str = "units.json";
@@ -122,10 +122,6 @@ impl Ledger {
         for line in self.lines.values_mut() {
             line.content.clear();
         }
-    }
-
-    pub(super) fn slot_of(&self, id: &PuId) -> Option<u32> {
-        self.lines.get(id).map(|line| line.slot)
     }
 
     pub(super) fn line(&self, id: &PuId) -> Option<&Line> {

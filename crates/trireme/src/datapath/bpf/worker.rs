@@ -182,7 +182,10 @@ impl Loop {
         let mut tick = now().monotonic;
         let (mut events, mut sweep) = (tick, tick + SWEEP);
         loop {
-            let due = [Some(tick), Some(events), Some(sweep), self.engine.poll_timeout()].into_iter().flatten().min();
+            let due = [Some(tick), Some(events), Some(sweep), self.engine.poll_timeout()]
+                .into_iter()
+                .flatten()
+                .min();
             let wait = due.unwrap_or(tick).since(now().monotonic);
             self.plane.poll(Some(wait)).map_err(|error| DatapathError::kernel("wait for packets", error))?;
             self.take_packets();

@@ -19,11 +19,7 @@ const fn nanos(time: WallTime) -> u64 {
 }
 
 pub(in super::super) fn own_token(attachment: &OwnAttachment) -> OwnTokenState {
-    OwnTokenState {
-        token: attachment.id.0,
-        key: attachment.key.0,
-        until_wall_nanos: nanos(attachment.until),
-    }
+    OwnTokenState { token: attachment.id.0, key: attachment.key.0, until_wall_nanos: nanos(attachment.until) }
 }
 
 pub(in super::super) const fn peer(

@@ -89,7 +89,11 @@ fn a_slot_that_someone_has_is_not_given_away() {
     assert_eq!(ledger.enter(&db, &BASIS, &pinned(&[(1, 1)])).slot, 2);
     ledger.remove(web.id());
     let reused = ledger.enter(&db, &BASIS, &pinned(&[(1, 1)]));
-    assert_eq!((reused.slot, reused.epoch), (0, 2), "what the kernel holds of the old unit counts for nothing");
+    assert_eq!(
+        (reused.slot, reused.epoch),
+        (0, 2),
+        "what the kernel holds of the old unit counts for nothing"
+    );
 }
 
 #[test]

@@ -127,9 +127,7 @@ impl Loop {
         match written {
             Ok(()) => {}
             Err(PlaneError::Full { .. }) => self.meter.table_full = self.meter.table_full.saturating_add(1),
-            Err(error @ (PlaneError::NotAttached(_) | PlaneError::Map { .. } | PlaneError::Poll(_))) => {
-                warn!(%error, "connection not written");
-            }
+            Err(error) => warn!(error = controller::chain(&error), "connection not written"),
         }
     }
 

@@ -52,7 +52,7 @@ impl Loop {
             ("waiting flow records", stats.records),
         ];
         let counts = [
-            ("bytes of the kernel's tables", self.plane.memory()),
+            ("bytes of the kernel's tables", self.plane.memory().unwrap_or(0)),
             ("decisions without a flow record", stats.records_lost),
             ("packets to the engine", self.meter.punted),
             ("packets put back", self.meter.sent),

@@ -49,7 +49,9 @@ impl Loop {
         })
         .map_err(|error| DatapathError::kernel("open the bpf data path", error))?;
         // Units of an earlier run wait for an agent.
-        plane.beat().map_err(|error| DatapathError::kernel("tell the programs that an agent is here", error))?;
+        plane
+            .beat()
+            .map_err(|error| DatapathError::kernel("tell the programs that an agent is here", error))?;
         let pool =
             VerifyPool::start(config.verify_threads, EngineConfig::default().verifications, &plane.waker())?;
         let mut worker = Self {
@@ -99,13 +101,15 @@ impl Loop {
 
     /// Goes on counting where an earlier run stopped.
     fn recall_counters(&mut self) -> Result<(), DatapathError> {
-        let kept =
-            self.plane.reasons().map_err(|error| DatapathError::kernel("read the counters", error))?;
+        let kept = self.plane.reasons().map_err(|error| DatapathError::kernel("read the counters", error))?;
         self.counted = kept
             .into_iter()
-            .filter_map(|(slot, code, count)| Some(((convert::pu_slot(slot), Reason::from_code(code)?), count)))
+            .filter_map(|(slot, code, count)| {
+                Some(((convert::pu_slot(slot), Reason::from_code(code)?), count))
+            })
             .collect();
-        self.engine.import_counters(self.counted.iter().map(|((slot, reason), count)| (*slot, *reason, *count)));
+        self.engine
+            .import_counters(self.counted.iter().map(|((slot, reason), count)| (*slot, *reason, *count)));
         Ok(())
     }
 }

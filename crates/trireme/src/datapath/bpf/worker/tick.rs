@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::super::convert::fast;
 use super::super::{convert, ledger};
-use super::{Loop, SWEEP, STEP, TICK, commands, now};
+use super::{Loop, STEP, SWEEP, TICK, commands, now};
 use crate::DatapathError;
 use crate::controller;
 

@@ -24,7 +24,12 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) const fn new(slot: PuSlot, unit: Enforcement, place: trireme_bpf::Edge, state: PuState) -> Self {
+    pub(super) const fn new(
+        slot: PuSlot,
+        unit: Enforcement,
+        place: trireme_bpf::Edge,
+        state: PuState,
+    ) -> Self {
         Self {
             slot,
             unit,

@@ -30,10 +30,7 @@ fn an_event_means_the_same_to_the_engine() {
     assert_eq!((told.pu, told.peer, told.port), (PuSlot(4), PeerPlace::Refused(5, 6), 80));
     assert_eq!((told.direction, told.reason, told.rule), (Direction::Ingress, Reason::PolicyIngress, None));
     assert_eq!((told.starts, told.refused, told.ends), (1, 2, 3));
-    assert_eq!(
-        told.traffic,
-        Traffic { packets_from: 4, bytes_from: 5, packets_to: 6, bytes_to: 7 }
-    );
+    assert_eq!(told.traffic, Traffic { packets_from: 4, bytes_from: 5, packets_to: 6, bytes_to: 7 });
     assert_eq!((told.first, told.last), (WallTime(8), WallTime(9)));
     assert_eq!(event(&EventReport { reason: 9, ..report() }), None);
     let ruled = event(&EventReport { rule: 3, peer: EventPeer::None, ..report() }).unwrap();
@@ -42,7 +39,8 @@ fn an_event_means_the_same_to_the_engine() {
 
 #[test]
 fn a_silent_connection_ends_at_the_port_that_policy_judged() {
-    let key = FlowKey { slot: Slot(1), local: ([10, 0, 0, 1].into(), 40_000), remote: ([10, 0, 0, 2].into(), 443) };
+    let key =
+        FlowKey { slot: Slot(1), local: ([10, 0, 0, 1].into(), 40_000), remote: ([10, 0, 0, 2].into(), 443) };
     let connection = Connection {
         role: Role::Initiator,
         class: Class::Identity,
