@@ -68,14 +68,12 @@ fn sizes(limits: &Limits) -> Sizes {
     Sizes {
         pus: limits.units.0,
         connections: limits.connections.0,
-        closing: limits.closing.0,
         peers: limits.peers.0,
         pair_keys: limits.pair_keys.0,
         verdicts: limits.verdicts.0,
         destinations: limits.destinations.0,
         refusals: limits.refusals.0,
-        opening: limits.handshakes.0,
-        answering: limits.handshakes.0,
+        handshakes: limits.handshakes.0,
         events: limits.events.0,
         ..Sizes::default()
     }

@@ -17,8 +17,6 @@ pub(crate) struct Limits {
     pub(crate) units: Count<1, 65_536>,
     /// Connections of all units together.
     pub(crate) connections: Entries,
-    /// Connections that have ended and whose last segments may still come.
-    pub(crate) closing: Entries,
     /// Identities of peers, here and in the kernel.
     pub(crate) peers: Entries,
     /// MAC keys shared with peers, here and in the kernel.
@@ -29,7 +27,7 @@ pub(crate) struct Limits {
     pub(crate) destinations: Entries,
     /// Identities that are known only to be refused.
     pub(crate) refusals: Entries,
-    /// Unfinished handshakes of the kernel, of initiators and of responders each.
+    /// Unfinished handshakes of the kernel; half as many connections that have ended are remembered.
     pub(crate) handshakes: Entries,
     /// Unfinished handshakes of the kernel per unit and role.
     pub(crate) handshakes_per_unit: Count<16, 16_777_216>,
@@ -47,13 +45,12 @@ impl Default for Limits {
             flow_records: Count(4096),
             units: Count(1024),
             connections: Count(262_144),
-            closing: Count(16_384),
             peers: Count(16_384),
             pair_keys: Count(65_536),
             verdicts: Count(131_072),
             destinations: Count(65_536),
             refusals: Count(16_384),
-            handshakes: Count(65_536),
+            handshakes: Count(32_768),
             handshakes_per_unit: Count(16_384),
             events: Count(16_384),
             unknown_per_second: Count(10_000),

@@ -353,7 +353,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "",
         "[limits]\nrecords = 3",
-        "agent.toml:15:1: limits: unknown field `records`, expected one of `flow_records`, `units`, `connections`, `closing`, `peers`, `pair_keys`, `verdicts`, `destinations`, `refusals`, `handshakes`, `handshakes_per_unit`, `events`, `unknown_per_second`, `unknown_per_second_and_source`",
+        "agent.toml:15:1: limits: unknown field `records`, expected one of `flow_records`, `units`, `connections`, `peers`, `pair_keys`, `verdicts`, `destinations`, `refusals`, `handshakes`, `handshakes_per_unit`, `events`, `unknown_per_second`, `unknown_per_second_and_source`",
     ),
     (
         "",

@@ -180,7 +180,7 @@ impl Loop {
     /// Ends with [`Request::Stop`], when nobody can send requests any more, or when the kernel refuses to go on.
     fn run(&mut self) -> Result<(), DatapathError> {
         let mut tick = now().monotonic;
-        let (mut events, mut sweep) = (tick, tick + SWEEP);
+        let (mut events, mut sweep) = (tick, tick);
         loop {
             let due = [Some(tick), Some(events), Some(sweep), self.engine.poll_timeout()]
                 .into_iter()

@@ -36,10 +36,8 @@ impl Loop {
 
     fn gauges(&self) -> BTreeMap<String, u64> {
         let stats = self.engine.stats();
-        let (established, closing) = self.plane.connection_count();
         let sizes = [
-            ("connections", established),
-            ("closing connections", closing),
+            ("connections", self.plane.connection_count()),
             ("half-open handshakes", stats.half_open),
             ("held packets", stats.held_packets),
             ("held bytes", stats.held_bytes),

@@ -6,7 +6,7 @@ use trireme_flow::PuSlot;
 use trireme_identity::time::WallTime;
 
 use super::super::ledger::Line;
-use crate::{Enforcement, FailMode, FastPath};
+use crate::{Enforcement, FailMode, FastPath, OnPolicyChange};
 
 /// A unit that is enforced.
 pub(super) struct Held {
@@ -71,6 +71,7 @@ pub(super) fn state(unit: &Enforcement, epoch: u32, own: [Option<OwnTokenState>;
             | (_, crate::OtherProtocols::Allow) => OtherProtocols::Allow,
         },
         fast: mode == trireme_policy::Mode::Enforce && unit.settings.fast_path == FastPath::On,
+        keep: unit.settings.tcp.on_policy_change == OnPolicyChange::Keep,
         fail: match (mode, unit.settings.fail_mode) {
             (trireme_policy::Mode::Enforce, FailMode::Closed) => trireme_bpf::FailMode::Closed,
             (trireme_policy::Mode::Enforce, FailMode::LastKnownFor(time)) => {
