@@ -100,7 +100,7 @@ async fn serve(trireme: trireme::Trireme, config: &Config, flows: Arc<FlowStore>
     notify::ready("enforcing");
     let outcome = supervise(&mut running, &mut tasks, &mut signals).await;
     notify::stopping();
-    info!("stopping: the kernel goes on with established connections and admits no new ones");
+    info!("stopping: the kernel goes on with what it knows, everything else is up to the fail modes");
     stop(running, tasks).await;
     outcome
 }

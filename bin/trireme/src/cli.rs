@@ -49,8 +49,8 @@ Examples:
   trireme agent --config agent.toml --check
   trireme agent --config agent.toml --cleanup
 
-SIGTERM stops the agent and leaves its kernel state: established connections go on, new ones wait for the next
-start. --cleanup removes that state. SIGHUP reads the policy file again.
+SIGTERM stops the agent and leaves its kernel state: established connections go on, known identities go on connecting
+while their tokens are valid, the rest is up to fail_mode. --cleanup removes that state. SIGHUP reads the policy file again.
 TRIREME_PSK holds the pre-shared key if the configuration names no file; TRIREME_LOG filters the log.")]
 pub(crate) struct AgentArgs {
     /// The configuration file.

@@ -164,6 +164,7 @@ pub trait Datapath: Send + 'static {
     /// The controller drops and renews this future at will.
     fn broken(&mut self) -> BoxFuture<'_, DatapathError>;
 
-    /// Ends the judging and leaves the kernel's part in place: established connections go on, new ones wait.
+    /// Ends the judging and leaves the kernel's part in place: it goes on with what it knows, and each unit's fail mode
+    /// says what becomes of the rest.
     fn stop(self: Box<Self>, deadline: Duration) -> BoxFuture<'static, Result<(), DatapathError>>;
 }

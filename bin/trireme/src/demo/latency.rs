@@ -11,7 +11,7 @@ use super::tier::{Access, Tier, expected};
 
 /// Connects per pair where the identities are known already, and without enforcement.
 const REPEATED: usize = 250;
-/// Times both agents start anew for first contacts.
+/// Times both nodes begin anew for first contacts.
 const ROUNDS: usize = 4;
 
 /// Times of single connects between nodes, by what the nodes knew of each other.
@@ -48,7 +48,7 @@ impl Samples {
         repeat(stage, &mut self.bare)
     }
 
-    /// Measures the first connect of each pair after the agents' start.
+    /// Measures the first connect of each pair between nodes that have not met.
     pub(super) fn first_contact(&mut self, stage: &Stage) -> anyhow::Result<()> {
         let mut seen = Vec::new();
         for (client, server, tier) in pairs(stage)? {
@@ -66,10 +66,10 @@ impl Samples {
         Ok(())
     }
 
-    /// Measures first contacts again, with agents that have just started.
+    /// Measures first contacts again.
     pub(super) fn more_first_contacts(&mut self, stage: &mut Stage) -> anyhow::Result<()> {
         for _ in 0..ROUNDS {
-            stage.restart_agents()?;
+            stage.begin_anew()?;
             self.first_contact(stage)?;
         }
         Ok(())

@@ -63,10 +63,13 @@ impl Stage {
         Ok(())
     }
 
-    /// Stops both agents and starts them again: they remember no peer.
-    pub(super) fn restart_agents(&mut self) -> anyhow::Result<()> {
+    /// Starts both agents on nodes that have never met: nothing of what they knew is left, in the kernel or on disk.
+    pub(super) fn begin_anew(&mut self) -> anyhow::Result<()> {
         for agent in &mut self.agents {
             agent.stop()?;
+            agent.clean_up()?;
+            let state = agent.policy_file().with_file_name("state");
+            std::fs::remove_dir_all(&state).with_context(|| format!("cannot remove {}", state.display()))?;
         }
         for (agent, (_, config)) in self.agents.iter_mut().zip(&self.configs) {
             agent.restart(&self.lab, config)?;

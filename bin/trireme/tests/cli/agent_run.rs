@@ -131,7 +131,7 @@ fn an_interface_that_is_made_anew_is_enforced_again() {
     assert!(out.contains("(1 units detached"), "{out}");
 }
 
-fn instance(stage: &Stage) -> String {
+pub(crate) fn instance(stage: &Stage) -> String {
     let name = stage.path().file_name().unwrap().to_str().unwrap();
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     format!("cli-{}", name.to_lowercase())
@@ -151,12 +151,19 @@ fn configure(stage: &Stage) {
     );
 }
 
-struct Agent {
+pub(crate) fn clean_up(stage: &Stage, netns: &Netns) {
+    let mut cleanup = stage.command();
+    cleanup.args(["agent", "--config", "agent.toml", "--cleanup"]);
+    let (code, _, error) = outcome(&mut netns.wrap(&cleanup));
+    assert_eq!(code, 0, "{error}");
+}
+
+pub(crate) struct Agent {
     child: Child,
 }
 
 impl Agent {
-    fn start(stage: &Stage, netns: &Netns) -> Self {
+    pub(crate) fn start(stage: &Stage, netns: &Netns) -> Self {
         let mut command = stage.command();
         command.args(["agent", "--config", "agent.toml"]).env("TRIREME_PSK", PSK);
         let file = |name| Stdio::from(std::fs::File::create(stage.path().join(name)).unwrap());
@@ -171,7 +178,13 @@ impl Agent {
         assert!(Command::new("kill").args([format!("-{name}"), pid]).status().unwrap().success());
     }
 
-    fn stop(mut self) {
+    /// Ends it as a crash would.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn stop(mut self) {
         self.signal("TERM");
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
     }
@@ -186,7 +199,7 @@ impl Drop for Agent {
 }
 
 #[track_caller]
-fn wait(mut met: impl FnMut() -> bool) {
+pub(crate) fn wait(mut met: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(10);
     while !met() {
         assert!(Instant::now() < end, "not met within 10 s");

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod agent_check;
+mod agent_fast;
 mod agent_run;
 mod explain;
 mod keys;

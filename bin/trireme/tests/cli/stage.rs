@@ -100,6 +100,18 @@ impl Netns {
         ip(&["-n", &self.name, "link", "add", "veth-web", "type", "veth", "peer", "name", "eth0"]);
     }
 
+    /// Lets the unit send datagrams, which nobody answers.
+    pub(crate) fn send_datagrams(&self) {
+        let name = &self.name;
+        ip(&["-n", name, "link", "set", "veth-web", "up"]);
+        ip(&["-n", name, "link", "set", "eth0", "up"]);
+        ip(&["-n", name, "addr", "add", "10.99.0.1/24", "dev", "eth0"]);
+        ip(&["-n", name, "neigh", "add", "10.99.0.2", "lladdr", "02:00:00:00:00:02", "dev", "eth0"]);
+        let mut shell = Command::new("bash");
+        shell.args(["-c", "for i in 1 2 3; do echo x > /dev/udp/10.99.0.2/9; done"]);
+        assert!(self.wrap(&shell).status().unwrap().success());
+    }
+
     /// The command, run inside. `ip netns exec` would hide the BPF file system behind a mount of its own.
     pub(crate) fn wrap(&self, command: &Command) -> Command {
         let mut inside = Command::new("nsenter");

@@ -137,7 +137,7 @@ impl Running {
     }
 
     /// Stops monitors, resolver and data path, at most until `deadline`. The kernel's part stays in place:
-    /// established connections go on, new ones wait for the next start.
+    /// it goes on with what it knows, the rest is up to the units' fail modes.
     ///
     /// # Errors
     /// [`StopError`] with every failure.

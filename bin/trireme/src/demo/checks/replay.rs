@@ -13,10 +13,10 @@ const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 
 /// Records two of a frontend's handshakes with a backend on the router and plays them again from other ports.
 ///
-/// The agents start anew first: they know no peer, so the first SYN carries the whole token. The second one only
-/// names it and is protected by a MAC.
+/// The nodes meet for the first time again: the first SYN carries the whole token. The second one only names it and is
+/// protected by a MAC.
 pub(in super::super) fn replay(stage: &mut Stage) -> anyhow::Result<Check> {
-    stage.restart_agents()?;
+    stage.begin_anew()?;
     let client = stage.replica(Side::A, Tier::Frontend)?;
     let server = stage.replica(Side::B, Tier::Backend)?;
     let mut wrong = Vec::new();
