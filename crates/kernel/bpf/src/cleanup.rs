@@ -37,7 +37,10 @@ pub(crate) fn run(bpffs: &Path, instance: &str) -> Result<CleanupReport, Cleanup
         LockError::Io(error) => CleanupError::Incomplete(vec![error.into()]),
     })?;
     let mut problems = Vec::new();
-    detach_recorded(&directory.join(format!("v{ABI_VERSION}")), &mut report, &mut problems);
+    // Records of edges are the same in all versions so far.
+    for version in 1..=ABI_VERSION {
+        detach_recorded(&directory.join(format!("v{version}")), &mut report, &mut problems);
+    }
     remove_tree(&directory, &mut report, &mut problems);
     drop(lock);
     // Other instances may live beside this one.

@@ -33,6 +33,8 @@ pub struct OpeningState {
     pub epoch: u32,
     /// How many SYNs have left.
     pub syns: u8,
+    /// Whether the SYN carried the whole token.
+    pub attached: bool,
     /// Hop limit of the SYN.
     pub hop_limit: u8,
     /// Traffic class of the SYN.
@@ -107,6 +109,7 @@ impl OpeningState {
             isn: opening.isn,
             epoch: opening.epoch,
             syns: opening.syns,
+            attached: opening.attached != 0,
             hop_limit: opening.hop_limit,
             traffic_class: opening.traffic_class,
             own: PartyState { token: opening.own_token, nonce: opening.own_nonce },

@@ -21,6 +21,7 @@ mod identity;
 mod inject;
 mod maps;
 mod memory;
+mod migrate;
 mod object;
 mod pins;
 mod plane;

@@ -14,6 +14,7 @@ use crate::attach::{HOOKS, On};
 use crate::frame::{Neighbours, Pairs, addresses, pair_of};
 use crate::inject::{Injector, Marks};
 use crate::maps::{Attention, Maps};
+use crate::migrate::Predecessor;
 use crate::object::{self, Constants};
 use crate::pins::Pins;
 use crate::reinject::{self, Batch, Packet, Port};
@@ -81,23 +82,20 @@ impl Plane {
     /// Adopted PUs are attached already, see [`edges`](Self::edges); packets that waited in the rings are dropped. The
     /// programs count on a [`beat`](Self::beat) every second from here on.
     ///
+    /// Pins of an older version of the layouts are taken over without a moment in which a PU is open. Of an unknown
+    /// version nothing can be read: its PUs are closed until they are attached.
+    ///
     /// # Errors
     /// [`OpenError`], before anything is attached or detached.
-    pub fn open(config: PlaneConfig) -> Result<Self, OpenError> {
+    pub fn open(mut config: PlaneConfig) -> Result<Self, OpenError> {
         object::check_sizes(&config.sizes)?;
         probe::check()?;
         let home = Namespace::current()?;
         let pins = Pins::open(&config.bpffs, &config.instance)?;
         shape::check(pins.maps(), &SHAPES)?;
-        if let Some((found, path)) = pins.others().first() {
-            let source = "not yet".into();
-            return Err(OpenError::OtherAbi {
-                path: path.clone(),
-                found: *found,
-                own: abi::ABI_VERSION,
-                source,
-            });
-        }
+        let predecessors = Predecessor::find(&pins)?;
+        let held = predecessors.iter().map(Predecessor::connections).max().unwrap_or(0);
+        config.sizes.connections = config.sizes.connections.max(held);
         let load = |source| object::load_error("the programs or maps", &config.sizes, source);
         let mut programs = object::load(&pins, &config, Constants::default()).map_err(load)?;
         let maps = Maps::take(&mut programs).map_err(load)?;
@@ -123,7 +121,13 @@ impl Plane {
         };
         plane.beat()?;
         plane.discard_waiting();
+        for predecessor in &predecessors {
+            predecessor.copy(&mut plane.maps, &plane.pins)?;
+        }
         plane.adopt()?;
+        for predecessor in predecessors {
+            predecessor.finish(&mut plane.maps, &plane.pins, &plane.config)?;
+        }
         plane.sweeper = Sweeper::new(plane.count_connections()?);
         Ok(plane)
     }

@@ -82,7 +82,7 @@ pub(crate) fn check(maps: &Path, shapes: &[Shape]) -> Result<(), OpenError> {
 }
 
 /// What lies behind a descriptor of bpf(), in words.
-fn describe(object: OwnedFd) -> io::Result<String> {
+pub(crate) fn describe(object: OwnedFd) -> io::Result<String> {
     let link = fs::read_link(format!("/proc/self/fd/{}", object.as_fd().as_raw_fd()))?;
     match link.to_string_lossy().rsplit_once("bpf") {
         Some((_, "-map")) => {}

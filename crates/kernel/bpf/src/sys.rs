@@ -13,6 +13,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 const OBJ_PIN: libc::c_long = 6;
 const OBJ_GET: libc::c_long = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const PROG_QUERY: libc::c_long = 16;
 const LINK_UPDATE: libc::c_long = 29;
 const LINK_DETACH: libc::c_long = 34;
 
@@ -83,6 +84,24 @@ struct UpdateAttributes {
 
 impl Attributes for UpdateAttributes {}
 
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+struct QueryAttributes {
+    ifindex: u32,
+    kind: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    programs: u64,
+    count: u32,
+    pad: u32,
+    program_flags: u64,
+    links: u64,
+    link_flags: u64,
+    revision: u64,
+}
+
+impl Attributes for QueryAttributes {}
+
 impl Attributes for i32 {}
 
 /// Opens what is pinned at `pin`.
@@ -140,4 +159,33 @@ pub(crate) fn link_state(link: BorrowedFd<'_>) -> io::Result<LinkState> {
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &mut attributes) }?;
     let [kind, id, program, _, ifindex, ..] = info;
     Ok(LinkState { id, program, ifindex: if kind == TCX { ifindex } else { 0 } })
+}
+
+/// Returns the numbers of the tcx links on both hooks of an interface of the calling thread's namespace.
+pub(crate) fn links_on(ifindex: u32) -> io::Result<Vec<u32>> {
+    const TCX: [u32; 2] = [46, 47];
+    /// More programs than the kernel takes on one hook.
+    const ROOM: usize = 64;
+    let mut all = Vec::new();
+    for kind in TCX {
+        let (mut programs, mut links) = ([0_u32; ROOM], [0_u32; ROOM]);
+        let mut attributes = QueryAttributes {
+            ifindex,
+            kind,
+            query_flags: 0,
+            attach_flags: 0,
+            programs: address_mut(&mut programs),
+            count: u32::try_from(ROOM).unwrap_or(0),
+            pad: 0,
+            program_flags: 0,
+            links: address_mut(&mut links),
+            link_flags: 0,
+            revision: 0,
+        };
+        // SAFETY: BPF_PROG_QUERY writes at most `count` numbers to `programs` and `links`, which have that many and
+        // outlive the call.
+        unsafe { bpf(PROG_QUERY, &mut attributes) }?;
+        all.extend(links.into_iter().filter(|link| *link != 0));
+    }
+    Ok(all)
 }

@@ -181,7 +181,7 @@ mod tests {
         let own = OwnTokenState { token: [1; 16], key: [2; 16], until_wall_nanos: 3 };
         for fail in [FailMode::Closed, FailMode::LastKnown(Duration::from_secs(60)), FailMode::Open] {
             for own in [[None; 2], [Some(own), None], [Some(own); 2]] {
-                let state = PuState { epoch: 7, fast: true, fail, own, ..PuState::default() };
+                let state = PuState { epoch: 7, fast: true, keep: true, fail, own, ..PuState::default() };
 
                 assert_eq!(PuState::from_abi(&state.to_abi(Slot(1), 2)), state);
             }

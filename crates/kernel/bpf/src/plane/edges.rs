@@ -14,6 +14,7 @@ use crate::edge::{edge_key, from_record, namespace_of, to_record};
 use crate::error::Cause;
 use crate::frame::Neighbours;
 use crate::inject::Injector;
+use crate::migrate;
 use crate::object::{self, Constants};
 use crate::reinject::Port;
 use crate::socket::PacketSocket;
@@ -63,7 +64,17 @@ impl Plane {
             }
             return Err(error);
         }
-        Ok(())
+        self.take_off_closed(edge, &link, &namespace)
+    }
+
+    /// Takes off what a predecessor of an unknown version had on the interface.
+    fn take_off_closed(&self, edge: &Edge, link: &Link, namespace: &Namespace) -> Result<(), AttachError> {
+        if !migrate::has_closed(&self.pins) {
+            return Ok(());
+        }
+        let failed = |source: Cause| program_error("the programs", edge, source);
+        let on_it = namespace.run(|| sys::links_on(link.index))?.map_err(|error| failed(error.into()))?;
+        migrate::reopen(&self.pins, &on_it).map_err(failed)
     }
 
     /// Changes the state of a PU at once.
@@ -255,6 +266,8 @@ impl Plane {
     }
 
     pub(super) fn attach_programs(&mut self, slot: Slot, namespace: &Namespace) -> Result<(), AttachError> {
+        // Loading programs takes its time, and this thread is the agent's.
+        self.beat()?;
         let Self { edges, maps, pins, programs, config, .. } = self;
         let Some(attached) = edges.get_mut(&slot) else { return Ok(()) };
         let edge = attached.edge.clone();

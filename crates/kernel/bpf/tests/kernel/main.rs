@@ -10,12 +10,21 @@
 
 mod attach;
 mod crash;
+mod events;
+mod existing;
 mod flow;
 mod inside;
 mod lab;
 mod limits;
+mod memory;
+mod migrate;
 mod open;
+mod pins;
 mod protocols;
 mod rate;
+mod run;
+mod sweep;
+mod tamper;
+mod teach;
 mod transfer;
 mod wire;

@@ -92,21 +92,6 @@ fn edge_that_is_gone_is_not_adopted_and_leaves_nothing() {
 }
 
 #[test]
-fn pins_of_another_abi_version_are_refused_and_not_touched() {
-    let lab = Lab::new();
-    let other = Path::new("/sys/fs/bpf/trireme").join(&lab.instance).join("v999");
-    std::fs::create_dir_all(&other).unwrap();
-
-    let opened = lab.node.run(|| Plane::open(lab.config())).unwrap();
-
-    assert!(matches!(&opened, Err(OpenError::OtherAbi { found, .. }) if *found == 999), "{opened:?}");
-    assert!(other.exists());
-    let report = Plane::cleanup("/sys/fs/bpf".as_ref(), &lab.instance).unwrap();
-    assert_eq!(report.detached, []);
-    assert!(!other.exists());
-}
-
-#[test]
 fn missing_capability_is_named_before_anything_is_changed() {
     let lab = Lab::new();
     for (capability, name) in [(CapabilitySet::BPF, "CAP_BPF"), (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN")] {

@@ -45,12 +45,21 @@ impl Wire {
         self.send_frame(&[&self.next_hop[..], &self.own, &kind, packet].concat());
     }
 
+    /// The same; false if the kernel drops it at once.
+    pub(crate) fn try_send(&self, packet: &[u8]) -> bool {
+        self.send_out(&[&self.next_hop[..], &self.own, &[8, 0], packet].concat())
+    }
+
     /// Sends a frame that has everything but its hardware addresses.
     pub(crate) fn send_raw(&self, rest: &[u8]) {
         self.send_frame(&[&self.next_hop[..], &self.own, rest].concat());
     }
 
     fn send_frame(&self, frame: &[u8]) {
+        assert!(self.send_out(frame), "{}", std::io::Error::last_os_error());
+    }
+
+    fn send_out(&self, frame: &[u8]) -> bool {
         // SAFETY: all zeros is a value of sockaddr_ll.
         let mut to: libc::sockaddr_ll = unsafe { mem::zeroed() };
         to.sll_family = libc::AF_PACKET.try_into().unwrap();
@@ -67,7 +76,7 @@ impl Wire {
                 size,
             )
         };
-        assert_eq!(usize::try_from(sent), Ok(frame.len()), "{}", std::io::Error::last_os_error());
+        usize::try_from(sent) == Ok(frame.len())
     }
 
     /// Returns the next frame, from its type field on, that `wanted` accepts within two seconds.
@@ -79,6 +88,11 @@ impl Wire {
     pub(crate) fn expect_nothing(&self, unwanted: impl Fn(&[u8]) -> bool) {
         let frame = self.wait(Duration::from_millis(60), unwanted);
         assert_eq!(frame, None);
+    }
+
+    /// Returns the next frame that `wanted` accepts, if one arrives in time.
+    pub(crate) fn within(&self, time: Duration, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+        self.wait(time, wanted)
     }
 
     fn wait(&self, time: Duration, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {

@@ -1,0 +1,313 @@
+//! Taking over the pins of another version of the layouts.
+//!
+//! Those of version 1 are read: edges, states and connections are copied and every link gets the new program. Of an
+//! unknown version nothing can be read: its links get a program that drops everything until their PUs are attached
+//! again; its filters stay, which let nothing new pass without an agent. At no moment is a hook without a program.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Map as AyaMap, MapData, MapType};
+use trireme_bpf_abi::{ABI_VERSION, Connection, EdgeRecord, Pu};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::batch::{Cursor, Reading};
+use crate::error::Cause;
+use crate::maps::{Map, Maps, Named};
+use crate::object::{self, Constants};
+use crate::pins::Pins;
+use crate::shape::{self, Shape};
+use crate::{OpenError, PlaneConfig, PlaneError, sys};
+
+/// Key of no PU: a program that looks for it drops everything.
+const NOBODY: u32 = u32::MAX;
+
+/// Prefix of the pins of links whose PU is not known.
+const CLOSED: &str = "closed-";
+
+/// Entries per call where a table is copied.
+const CHUNK: u32 = 1024;
+
+const V1: [Shape; 4] = [
+    Shape { name: "pus", kind: MapType::Hash, key: 4, value: 16 },
+    Shape { name: "edges", kind: MapType::Hash, key: 4, value: 256 },
+    Shape { name: "connections", kind: MapType::Hash, key: 40, value: 120 },
+    Shape { name: "closing", kind: MapType::LruHash, key: 40, value: 120 },
+];
+
+/// State of a PU in version 1.
+#[repr(C)]
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
+struct PuV1 {
+    slot: u32,
+    epoch: u32,
+    mode: u8,
+    other: u8,
+    pad: [u8; 2],
+    ifindex: u32,
+}
+
+/// A connection in version 1: the same without two words behind the first 32 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+struct ConnectionV1 {
+    head: [u8; 32],
+    tail: [u8; 88],
+}
+
+/// Tables of version 1.
+struct Tables {
+    pus: Map<PuV1, 4, 16>,
+    edges: Map<EdgeRecord, 4, 256>,
+    connections: Map<ConnectionV1, 40, 120>,
+    closing: Map<ConnectionV1, 40, 120>,
+}
+
+/// Pins of another version.
+pub(crate) struct Predecessor {
+    version: u32,
+    directory: PathBuf,
+    tables: Option<Tables>,
+    /// Pins of links that have been looked at, by file name.
+    links: Vec<(String, PathBuf)>,
+}
+
+impl Predecessor {
+    /// Looks at what other versions left and refuses what is not theirs; changes nothing.
+    pub(crate) fn find(pins: &Pins) -> Result<Vec<Self>, OpenError> {
+        pins.others().iter().map(|(version, directory)| Self::open(*version, directory)).collect()
+    }
+
+    fn open(version: u32, directory: &Path) -> Result<Self, OpenError> {
+        let failed = |source: Cause| other_abi(directory, version, source);
+        let readable = version == 1 && V1.iter().all(|shape| directory.join(shape.name).exists());
+        let tables = if readable {
+            shape::check(directory, &V1)?;
+            Some(Tables::open(directory).map_err(failed)?)
+        } else {
+            None
+        };
+        let links = links(&directory.join("links")).map_err(failed)?;
+        Ok(Self { version, directory: directory.to_path_buf(), tables, links })
+    }
+
+    /// Most connections it holds.
+    pub(crate) fn connections(&self) -> u32 {
+        let pinned = || aya::maps::MapInfo::from_pin(self.directory.join("connections")).ok();
+        if self.tables.is_some() { pinned().map_or(0, |info| info.max_entries()) } else { 0 }
+    }
+
+    /// Writes what it knows into the new maps and pins its links where they are looked for; the programs on them are
+    /// still the old ones.
+    pub(crate) fn copy(&self, maps: &mut Maps, pins: &Pins) -> Result<(), OpenError> {
+        let failed = |source: Cause| other_abi(&self.directory, self.version, source);
+        let Some(tables) = &self.tables else { return Ok(()) };
+        for (key, record) in tables.edges.entries()? {
+            maps.edges.insert(&key, &record)?;
+        }
+        for (key, pu) in tables.pus.entries()? {
+            maps.pus.insert(&key, &pu.to_new())?;
+        }
+        tables.copy_connections(maps)?;
+        for (name, pin) in self.links.iter().filter(|(name, _)| tables.knows(name)) {
+            let place = pins.maps().join("links").join(name);
+            if !place.exists() {
+                let link = sys::open(pin).map_err(|error| failed(error.into()))?;
+                sys::pin(link.as_fd(), &place).map_err(|error| failed(error.into()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies what the old programs changed until they were replaced, closes the links that nobody has taken over, and
+    /// removes the old pins.
+    pub(crate) fn finish(self, maps: &mut Maps, pins: &Pins, config: &PlaneConfig) -> Result<(), OpenError> {
+        let failed = |source: Cause| other_abi(&self.directory, self.version, source);
+        if let Some(tables) = &self.tables {
+            tables.copy_connections(maps)?;
+        }
+        self.close(pins, config).map_err(failed)?;
+        remove(&self.directory).map_err(|error| failed(error.into()))?;
+        tracing::info!(version = self.version, links = self.links.len(), "took over pins of another version");
+        Ok(())
+    }
+
+    fn close(&self, pins: &Pins, config: &PlaneConfig) -> Result<(), Cause> {
+        let unknown = |name: &str| self.tables.as_ref().is_none_or(|tables| !tables.knows(name));
+        let unknown: Vec<_> = self.links.iter().filter(|(name, _)| unknown(name)).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let constants = Constants { edge_key: NOBODY, ..Constants::default() };
+        let mut object = object::load(pins, config, constants)?;
+        for (name, pin) in unknown {
+            let link = sys::open(pin)?;
+            let program = if name.ends_with("-from") { "from_pu" } else { "to_pu" };
+            let program = object::program(&mut object, program)?;
+            match sys::update(link.as_fd(), program.fd()?.as_fd()) {
+                // Its interface is gone.
+                Err(error) if error.raw_os_error() == Some(libc::ENOLINK) => continue,
+                other => other?,
+            }
+            let place = pins.maps().join("links").join(format!("{CLOSED}v{}-{name}", self.version));
+            if !place.exists() {
+                sys::pin(link.as_fd(), &place)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes the closed links off an interface whose PU has been attached; `on_it` are the numbers of the links on it.
+pub(crate) fn reopen(pins: &Pins, on_it: &[u32]) -> Result<(), Cause> {
+    for (name, pin) in links(&pins.maps().join("links"))? {
+        if name.starts_with(CLOSED) && on_it.contains(&sys::link_state(sys::open(&pin)?.as_fd())?.id) {
+            crate::attach::detach_link(&pin)?;
+        }
+    }
+    Ok(())
+}
+
+/// True if some links are closed because their PU is not known.
+pub(crate) fn has_closed(pins: &Pins) -> bool {
+    let mut entries = fs::read_dir(pins.maps().join("links")).into_iter().flatten().flatten();
+    entries.any(|entry| entry.file_name().to_string_lossy().starts_with(CLOSED))
+}
+
+impl Tables {
+    fn open(directory: &Path) -> Result<Self, Cause> {
+        let pinned = |name: &'static str| -> Result<Named, Cause> {
+            let map = AyaMap::from_map_data(MapData::from_pin(directory.join(name))?)?;
+            Ok(Named { name, map })
+        };
+        Ok(Self {
+            pus: pinned("pus")?.table()?,
+            edges: pinned("edges")?.table()?,
+            connections: pinned("connections")?.table()?,
+            closing: pinned("closing")?.table()?,
+        })
+    }
+
+    /// True if the link's PU is recorded.
+    fn knows(&self, link: &str) -> bool {
+        let slot = link.split('-').next().and_then(|slot| slot.parse::<u32>().ok());
+        slot.is_some_and(|slot| self.edges.get(&slot.to_ne_bytes()).is_ok_and(|record| record.is_some()))
+    }
+
+    /// Copies connections that the new maps do not have, and takes along flags that were set since.
+    fn copy_connections(&self, maps: &mut Maps) -> Result<(), PlaneError> {
+        let mut lost = 0_usize;
+        let Maps { connections, closing, .. } = maps;
+        each(&self.connections, |key, old| {
+            // One that has ended in the meantime stays ended.
+            if closing.get(key)?.is_some() {
+                return Ok(());
+            }
+            match connections.insert_new(key, &old.to_new()) {
+                Ok(true) => Ok(()),
+                Ok(false) => merge(connections, key, old),
+                Err(PlaneError::Full { .. }) => {
+                    lost += 1;
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            }
+        })?;
+        each(&self.closing, |key, old| {
+            closing.insert_new(key, &old.to_new())?;
+            connections.remove(key).map(drop)
+        })?;
+        if lost > 0 {
+            tracing::warn!(lost, "connections of another version found no room: raise the size of the table");
+        }
+        Ok(())
+    }
+}
+
+fn each<T, const K: usize, const V: usize>(
+    map: &Map<T, K, V>,
+    mut copy: impl FnMut(&[u8; K], &T) -> Result<(), PlaneError>,
+) -> Result<(), PlaneError>
+where
+    T: FromBytes + IntoBytes + Immutable + Copy,
+{
+    let mut cursor = Some(Cursor::default());
+    while let Some(from) = cursor {
+        let slice = map.slice(Reading::Keep, from, CHUNK)?;
+        slice.entries.iter().try_for_each(|(key, value)| copy(key, value))?;
+        cursor = slice.next;
+    }
+    Ok(())
+}
+
+fn merge(
+    connections: &mut Map<Connection, 40, 128>,
+    key: &[u8; 40],
+    old: &ConnectionV1,
+) -> Result<(), PlaneError> {
+    let Some(new) = connections.get(key)? else { return Ok(()) };
+    let old = old.to_new();
+    if new.flags | old.flags == new.flags {
+        return Ok(());
+    }
+    let fin_to = if new.fin_to == 0 { old.fin_to } else { new.fin_to };
+    connections.insert(key, &Connection { flags: new.flags | old.flags, fin_to, ..new })
+}
+
+impl PuV1 {
+    fn to_new(self) -> Pu {
+        let Self { slot, epoch, mode, other, ifindex, .. } = self;
+        Pu { slot, epoch, mode, other, ifindex, ..Pu::default() }
+    }
+}
+
+impl ConnectionV1 {
+    fn to_new(self) -> Connection {
+        let mut bytes = [0; 128];
+        let (head, rest) = bytes.split_at_mut(32);
+        head.copy_from_slice(&self.head);
+        for (to, from) in rest.iter_mut().skip(8).zip(self.tail) {
+            *to = from;
+        }
+        zerocopy::transmute!(bytes)
+    }
+}
+
+/// Pins of links by their names; refuses what is no link.
+fn links(directory: &Path) -> Result<Vec<(String, PathBuf)>, Cause> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut all = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let found = shape::describe(sys::open(&path)?)?;
+        if found != "a link" {
+            return Err(format!("{} is {found}, not a link", path.display()).into());
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        all.push((name, path));
+    }
+    Ok(all)
+}
+
+/// Removes pins; links and maps stay where something else holds them.
+fn remove(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove(&entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    fs::remove_dir(directory)
+}
+
+fn other_abi(directory: &Path, found: u32, source: Cause) -> OpenError {
+    OpenError::OtherAbi { path: directory.to_path_buf(), found, own: ABI_VERSION, source }
+}
