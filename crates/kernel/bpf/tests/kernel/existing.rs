@@ -33,17 +33,15 @@ fn connect(from: &Namespace, to: &Namespace, address: &str) -> (TcpStream, TcpSt
 }
 
 fn talk(one: &mut TcpStream, other: &mut TcpStream) {
-    for (from, to) in [(&mut *one, &mut *other)] {
-        let limit = Some(std::time::Duration::from_secs(5));
-        to.set_read_timeout(limit).unwrap();
-        from.set_read_timeout(limit).unwrap();
-        from.write_all(b"ping").unwrap();
-        let mut buffer = [0; 4];
-        to.read_exact(&mut buffer).unwrap();
-        to.write_all(b"pong").unwrap();
-        from.read_exact(&mut buffer).unwrap();
-        assert_eq!(&buffer, b"pong");
-    }
+    let limit = Some(std::time::Duration::from_secs(5));
+    one.set_read_timeout(limit).unwrap();
+    other.set_read_timeout(limit).unwrap();
+    let mut buffer = [0; 4];
+    one.write_all(b"ping").unwrap();
+    other.read_exact(&mut buffer).unwrap();
+    other.write_all(b"pong").unwrap();
+    one.read_exact(&mut buffer).unwrap();
+    assert_eq!(&buffer, b"pong");
 }
 
 #[test]
