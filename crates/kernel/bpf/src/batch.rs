@@ -1,4 +1,4 @@
-//! Reading hash maps many entries at a time.
+//! Reading maps many entries at a time.
 
 #![expect(unsafe_code, reason = "the loader has no batch operations")]
 
@@ -53,7 +53,7 @@ pub(crate) struct Slice {
     pub(crate) next: Option<Cursor>,
 }
 
-/// A plain hash map, LRU or not.
+/// A hash map, LRU or not, or an array; none per CPU.
 pub(crate) struct Batched {
     map: MapData,
     pub(crate) key: usize,
@@ -61,12 +61,12 @@ pub(crate) struct Batched {
 }
 
 impl Batched {
-    /// Asks the kernel what the map is; refuses any but plain hash maps.
+    /// Asks the kernel what the map is; refuses any other kind.
     pub(crate) fn new(map: OwnedFd) -> io::Result<Self> {
         let map = MapData::from_fd(map).map_err(io::Error::other)?;
         let info = map.info().map_err(io::Error::other)?;
-        if !matches!(info.map_type(), Ok(MapType::Hash | MapType::LruHash)) {
-            return Err(io::Error::other("no plain hash map"));
+        if !matches!(info.map_type(), Ok(MapType::Hash | MapType::LruHash | MapType::Array)) {
+            return Err(io::Error::other("no map whose entries can be read together"));
         }
         let size = |size: u32| usize::try_from(size).map_err(io::Error::other);
         Ok(Self { key: size(info.key_size())?, value: size(info.value_size())?, map })

@@ -4,6 +4,7 @@
 //! unknown version nothing can be read: its links get a program that drops everything until their PUs are attached
 //! again; its filters stay, which let nothing new pass without an agent. At no moment is a hook without a program.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
@@ -19,6 +20,7 @@ use crate::maps::{Map, Maps, Named};
 use crate::object::{self, Constants};
 use crate::pins::Pins;
 use crate::shape::{self, Shape};
+use crate::time::monotonic_nanos;
 use crate::{OpenError, PlaneConfig, PlaneError, sys};
 
 /// Key of no PU: a program that looks for it drops everything.
@@ -26,6 +28,9 @@ const NOBODY: u32 = u32::MAX;
 
 /// Prefix of the pins of links whose PU is not known.
 const CLOSED: &str = "closed-";
+
+/// A closing connection without a packet for this long is over.
+const CLOSING_NANOS: u64 = 60_000_000_000;
 
 /// Entries per call where a table is copied.
 const CHUNK: u32 = 1024;
@@ -104,13 +109,14 @@ impl Predecessor {
     pub(crate) fn copy(&self, maps: &mut Maps, pins: &Pins) -> Result<(), OpenError> {
         let failed = |source: Cause| other_abi(&self.directory, self.version, source);
         let Some(tables) = &self.tables else { return Ok(()) };
+        tables.copy_connections(maps)?;
+        for (key, pu) in tables.pus.entries()? {
+            maps.write_pu(u32::from_ne_bytes(key), &pu.to_new())?;
+        }
+        // Last: who has a record has everything else.
         for (key, record) in tables.edges.entries()? {
             maps.edges.insert(&key, &record)?;
         }
-        for (key, pu) in tables.pus.entries()? {
-            maps.pus.insert(&key, &pu.to_new())?;
-        }
-        tables.copy_connections(maps)?;
         for (name, pin) in self.links.iter().filter(|(name, _)| tables.knows(name)) {
             let place = pins.maps().join("links").join(name);
             if !place.exists() {
@@ -121,12 +127,12 @@ impl Predecessor {
         Ok(())
     }
 
-    /// Copies what the old programs changed until they were replaced, closes the links that nobody has taken over, and
-    /// removes the old pins.
+    /// Takes along what the old programs noted until they were replaced, closes the links that nobody has taken over,
+    /// and removes the old pins.
     pub(crate) fn finish(self, maps: &mut Maps, pins: &Pins, config: &PlaneConfig) -> Result<(), OpenError> {
         let failed = |source: Cause| other_abi(&self.directory, self.version, source);
         if let Some(tables) = &self.tables {
-            tables.copy_connections(maps)?;
+            tables.copy_notes(maps)?;
         }
         self.close(pins, config).map_err(failed)?;
         remove(&self.directory).map_err(|error| failed(error.into()))?;
@@ -196,31 +202,42 @@ impl Tables {
         slot.is_some_and(|slot| self.edges.get(&slot.to_ne_bytes()).is_ok_and(|record| record.is_some()))
     }
 
-    /// Copies connections that the new maps do not have, and takes along flags that were set since.
+    /// Copies the connections of PUs that have no record in the new maps yet: those of the others were copied by a
+    /// take-over that was interrupted, and may have ended since.
+    ///
+    /// Closing ones become live again; the new programs close them with their next segment.
     fn copy_connections(&self, maps: &mut Maps) -> Result<(), PlaneError> {
+        let done: HashSet<[u8; 4]> = maps.edges.entries()?.into_iter().map(|(key, _)| key).collect();
+        let oldest = monotonic_nanos().saturating_sub(CLOSING_NANOS);
         let mut lost = 0_usize;
-        let Maps { connections, closing, .. } = maps;
-        each(&self.connections, |key, old| {
-            // One that has ended in the meantime stays ended.
-            if closing.get(key)?.is_some() {
+        let mut copy = |key: &[u8; 40], new: Connection| {
+            if key.first_chunk().is_some_and(|slot| done.contains(slot)) {
                 return Ok(());
             }
-            match connections.insert_new(key, &old.to_new()) {
-                Ok(true) => Ok(()),
-                Ok(false) => merge(connections, key, old),
+            match maps.connections.insert_new(key, &new) {
                 Err(PlaneError::Full { .. }) => {
                     lost += 1;
                     Ok(())
                 }
-                Err(error) => Err(error),
+                result => result.map(drop),
             }
-        })?;
+        };
+        each(&self.connections, |key, old| copy(key, old.to_new()))?;
         each(&self.closing, |key, old| {
-            closing.insert_new(key, &old.to_new())?;
-            connections.remove(key).map(drop)
+            let new = old.to_new();
+            if new.last_seen < oldest { Ok(()) } else { copy(key, new) }
         })?;
         if lost > 0 {
             tracing::warn!(lost, "connections of another version found no room: raise the size of the table");
+        }
+        Ok(())
+    }
+
+    /// Copies flags that the old programs set behind the first copy.
+    fn copy_notes(&self, maps: &mut Maps) -> Result<(), PlaneError> {
+        let connections = &mut maps.connections;
+        for table in [&self.connections, &self.closing] {
+            each(table, |key, old| merge(connections, key, &old.to_new()))?;
         }
         Ok(())
     }
@@ -245,10 +262,9 @@ where
 fn merge(
     connections: &mut Map<Connection, 40, 128>,
     key: &[u8; 40],
-    old: &ConnectionV1,
+    old: &Connection,
 ) -> Result<(), PlaneError> {
     let Some(new) = connections.get(key)? else { return Ok(()) };
-    let old = old.to_new();
     if new.flags | old.flags == new.flags {
         return Ok(());
     }

@@ -74,7 +74,7 @@ impl crate::Plane {
         ran.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
     }
 
-    /// Returns all entries of a hash map as bytes, in no order.
+    /// Returns all entries of a hash map or array as bytes, in no order.
     ///
     /// # Errors
     /// [`PlaneError::Map`] if there is no such map or it is of another kind.

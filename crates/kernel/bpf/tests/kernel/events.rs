@@ -88,7 +88,7 @@ fn many_events_are_told_in_turns_and_none_is_lost() {
         let reset = crate::wire::Segment { from: (GHOST_PU, port), ..from_pu(RST, 1, b"") };
         pu.send(&reset.packet());
     }
-    while plane.count_connections().unwrap() != (0, 2000) {
+    while plane.count_connections().unwrap() != 0 {
         std::thread::sleep(Duration::from_millis(1));
     }
 

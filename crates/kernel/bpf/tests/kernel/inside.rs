@@ -34,6 +34,7 @@ fn table_and_direction_are_the_same_inside() {
     plane.attach(&lab.inside_edge(), PU, state(1)).unwrap();
     let (pu, peer) = (lab.pu_wire(), lab.peer_wire());
 
+    plane.beat().unwrap();
     pu.send(&from_pu(ACK, 1, b"x").packet());
     peer.send(&to_pu(ACK, 1, b"x").packet());
     let hooks: Vec<_> = take(&mut plane, 2).into_iter().map(|seen| seen.hook).collect();
@@ -60,6 +61,7 @@ fn namespaces_whose_interfaces_share_an_index_do_not_share_a_pu() {
     let indices: Vec<u32> = plane.edges().iter().map(|edge| edge.ifindex).collect();
     assert_eq!(indices[0], indices[1]);
 
+    plane.beat().unwrap();
     other.pu_wire().send(&from_pu(ACK, 1, b"x").packet());
     let mut slots = Vec::new();
     plane.poll(Some(std::time::Duration::from_secs(1))).unwrap();
