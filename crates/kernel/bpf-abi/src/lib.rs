@@ -35,11 +35,11 @@ pub const COUNTERS: usize = 32;
 /// Size of the map `near`: interfaces are found in it by the low bits of their index.
 pub const NEAR: u32 = 4096;
 
-/// Unfinished handshakes that one bucket of the map `handshakes` holds.
+/// Unfinished handshakes that one bucket of the programs' table holds.
 pub const BUCKET_WAYS: u32 = 4;
 
-/// Size of a bucket of the map `handshakes` in bytes; user space does not look into it.
-pub const BUCKET_SIZE: usize = 1296;
+/// Closing connections that one bucket of the programs' table holds.
+pub const CLOSING_WAYS: u32 = 2;
 
 /// Buckets in the map `sources`.
 pub const SOURCES: u32 = 4096;

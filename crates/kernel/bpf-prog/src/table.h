@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The table of handshakes and closing connections: buckets of a few ways in an
- * array, found by a keyed hash of the flow. It needs no list and no lock that a
+ * The table of handshakes and closing connections: buckets of a few ways in
+ * arrays, found by a keyed hash of the flow. It needs no list and no lock that a
  * flood could fight for, all tags of a flow share a cache line, and user space
  * never looks into it.
  *
@@ -36,19 +36,19 @@ struct closing {
 };
 
 /* A tag is the hash of what its way holds, an odd number; zero is free, and
- * whoever puts BUSY there writes the way. */
+ * whoever puts BUSY there writes the way. Tags lie apart from what they stand
+ * for: a look in vain costs one line of a small map. */
 #define BUSY 2
 
-struct bucket {
-	__u64 tag[WAYS];
-	__u64 closing_tag[CLOSING_WAYS];
+struct tags {
+	__u64 handshake[WAYS];
+	__u64 closing[CLOSING_WAYS];
 	__u64 turn;
 	__u64 pad;
-	struct handshake way[WAYS];
-	struct closing closing[CLOSING_WAYS];
 };
-
-_Static_assert(sizeof(struct bucket) == 64 + 4 * (48 + 8 + 168) + 2 * 168, "bucket");
+_Static_assert(sizeof(struct tags) == 64, "tags");
+_Static_assert(sizeof(struct handshake) == 224, "handshake");
+_Static_assert(sizeof(struct closing) == 168, "closing");
 
 /* One less than the number of buckets, a power of two. */
 volatile const __u32 bucket_mask = 8191;
@@ -57,9 +57,26 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 8192);
 	__type(key, __u32);
-	__type(value, struct bucket);
+	__type(value, struct tags);
+	PINNED;
+} tags SEC(".maps");
+
+/* Way of bucket: bucket * ways + way. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 8192 * WAYS);
+	__type(key, __u32);
+	__type(value, struct handshake);
 	PINNED;
 } handshakes SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 8192 * CLOSING_WAYS);
+	__type(key, __u32);
+	__type(value, struct closing);
+	PINNED;
+} closing SEC(".maps");
 
 static __always_inline __u64 mix(__u64 hash, __u64 word)
 {
@@ -96,11 +113,9 @@ static __always_inline __u64 closing_tag(__u64 hash)
 	return mix(hash, 3) | 1;
 }
 
-static __always_inline struct bucket *bucket_of(__u64 hash)
+static __always_inline __u32 bucket_of(__u64 hash)
 {
-	__u32 index = hash >> 32 & bucket_mask;
-
-	return bpf_map_lookup_elem(&handshakes, &index);
+	return hash >> 32 & bucket_mask;
 }
 
 static __always_inline int same_flow(const struct flow_key *a, const struct flow_key *b)
@@ -111,8 +126,12 @@ static __always_inline int same_flow(const struct flow_key *a, const struct flow
 }
 
 /* The verifier would follow each way by itself; a number from memory is one. */
-static __always_inline __u32 one_of(struct scratch *s, __u32 way)
+static __always_inline __u32 one_of(__u32 way)
 {
+	struct scratch *s = take_scratch();
+
+	if (!s)
+		return 0;
 	s->cursor = way;
 	return s->cursor & (WAYS - 1);
 }
@@ -121,42 +140,46 @@ static __always_inline __u32 one_of(struct scratch *s, __u32 way)
 static __always_inline struct handshake *find_handshake(const struct answering_key *key, __u64 hash,
 							__u64 tag, __u64 **at)
 {
-	struct bucket *b = bucket_of(hash);
-	struct scratch *s = take_scratch();
-	__u32 way = WAYS;
+	__u32 bucket = bucket_of(hash), way = WAYS;
+	struct tags *t = bpf_map_lookup_elem(&tags, &bucket);
+	struct handshake *h;
 
-	if (!b || !s)
+	if (!t)
 		return 0;
 #pragma unroll
 	for (int i = 0; i < WAYS; i++)
-		way = b->tag[i] == tag ? i : way;
+		way = t->handshake[i] == tag ? i : way;
 	if (way == WAYS)
 		return 0;
-	way = one_of(s, way);
-	if (!same_flow(&b->way[way].key.flow, &key->flow))
+	way = one_of(way);
+	bucket = bucket * WAYS + way;
+	h = bpf_map_lookup_elem(&handshakes, &bucket);
+	if (!h || !same_flow(&h->key.flow, &key->flow))
 		return 0;
-	*at = &b->tag[way];
-	return &b->way[way];
+	*at = &t->handshake[way];
+	return h;
 }
 
 static __always_inline struct connection *find_closing(const struct flow_key *key, __u64 hash,
 						       __u64 **at)
 {
-	struct bucket *b = bucket_of(hash);
-	struct scratch *s = take_scratch();
+	__u32 bucket = bucket_of(hash), way;
+	struct tags *t = bpf_map_lookup_elem(&tags, &bucket);
 	__u64 tag = closing_tag(hash);
-	__u32 way;
+	struct closing *c;
 
-	if (!b || !s)
+	if (!t)
 		return 0;
-	way = b->closing_tag[0] == tag ? 0 : 1;
-	if (way && b->closing_tag[1] != tag)
+	way = t->closing[0] == tag ? 0 : 1;
+	if (way && t->closing[1] != tag)
 		return 0;
-	way = one_of(s, way) & (CLOSING_WAYS - 1);
-	if (!same_flow(&b->closing[way].key, key))
+	way = one_of(way) & (CLOSING_WAYS - 1);
+	bucket = bucket * CLOSING_WAYS + way;
+	c = bpf_map_lookup_elem(&closing, &bucket);
+	if (!c || !same_flow(&c->key, key))
 		return 0;
-	*at = &b->closing_tag[way];
-	return &b->closing[way].connection;
+	*at = &t->closing[way];
+	return &c->connection;
 }
 
 /* Forgets what a tag stands for, if it still stands. */
@@ -165,36 +188,45 @@ static __always_inline void forget(__u64 *at, __u64 tag)
 	__sync_val_compare_and_swap(at, tag, 0);
 }
 
+/* Is the handshake in this way outlived? */
+static __always_inline int is_outlived(__u32 bucket, __u32 way, __u64 boot)
+{
+	__u32 index = bucket * WAYS + way;
+	struct handshake *h = bpf_map_lookup_elem(&handshakes, &index);
+
+	return h && h->until < boot;
+}
+
 /* The way to write to: the handshake's own, a free one, or an outlived one;
  * none if there is no room. Another program may be faster: then the next best. */
-static __always_inline struct handshake *take_way(struct bucket *b, __u64 tag, __u64 boot,
-						  __u64 **at)
+static __always_inline struct handshake *take_way(__u64 hash, __u64 tag, __u64 boot, __u64 **at)
 {
-	struct scratch *s = take_scratch();
+	__u32 bucket = bucket_of(hash);
+	struct tags *t = bpf_map_lookup_elem(&tags, &bucket);
 
-	if (!s)
+	if (!t)
 		return 0;
 	for (int attempt = 0; attempt < 3; attempt++) {
-		__u32 way = WAYS;
+		__u32 way = WAYS, index;
 		__u64 held;
 
 #pragma unroll
 		for (int i = 0; i < WAYS; i++)
-			way = b->tag[i] == 0 ? i : way;
-		if (way == WAYS)
-#pragma unroll
-			for (int i = 0; i < WAYS; i++)
-				way = b->tag[i] != BUSY && b->way[i].until < boot ? i : way;
+			way = t->handshake[i] == 0 ? i : way;
+		for (int i = 0; i < WAYS && way == WAYS; i++)
+			way = t->handshake[i] != BUSY && is_outlived(bucket, i, boot) ? i : way;
 #pragma unroll
 		for (int i = 0; i < WAYS; i++)
-			way = b->tag[i] == tag ? i : way;
-		if (way == WAYS)
+			way = t->handshake[i] == tag ? i : way;
+		if (way >= WAYS)
 			return 0;
-		way = one_of(s, way);
-		*at = &b->tag[way];
+		way = one_of(way);
+		*at = &t->handshake[way];
 		held = **at;
-		if (held != BUSY && __sync_val_compare_and_swap(*at, held, BUSY) == held)
-			return &b->way[way];
+		if (held == BUSY || __sync_val_compare_and_swap(*at, held, BUSY) != held)
+			continue;
+		index = bucket * WAYS + way;
+		return bpf_map_lookup_elem(&handshakes, &index);
 	}
 	return 0;
 }
@@ -203,9 +235,8 @@ static __always_inline struct handshake *take_way(struct bucket *b, __u64 tag, _
 static __noinline int store_opening(const struct answering_key *key, __u64 hash,
 				    const struct opening *o)
 {
-	struct bucket *b = bucket_of(hash);
 	__u64 tag = opening_tag(hash), *at;
-	struct handshake *h = b ? take_way(b, tag, o->created, &at) : 0;
+	struct handshake *h = take_way(hash, tag, o->created, &at);
 
 	if (!h)
 		return 0;
@@ -219,9 +250,8 @@ static __noinline int store_opening(const struct answering_key *key, __u64 hash,
 static __noinline int store_answering(const struct answering_key *key, __u64 hash,
 				      const struct answering *a)
 {
-	struct bucket *b = bucket_of(hash);
 	__u64 tag = answering_tag(hash, key->isn), *at;
-	struct handshake *h = b ? take_way(b, tag, a->created, &at) : 0;
+	struct handshake *h = take_way(hash, tag, a->created, &at);
 
 	if (!h)
 		return 0;
@@ -234,25 +264,29 @@ static __noinline int store_answering(const struct answering_key *key, __u64 has
 
 /* Zero if other programs are writing to both ways. */
 static __noinline int store_closing(const struct flow_key *key, __u64 hash,
-				    const struct connection *c)
+				    const struct connection *connection)
 {
-	struct bucket *b = bucket_of(hash);
-	struct scratch *s = take_scratch();
-	__u64 tag = closing_tag(hash), held;
-	__u32 way;
+	__u32 bucket = bucket_of(hash), way, index;
+	struct tags *t = bpf_map_lookup_elem(&tags, &bucket);
+	__u64 tag = closing_tag(hash), held, *at;
+	struct closing *c;
 
-	if (!b || !s)
+	if (!t)
 		return 0;
-	way = b->closing_tag[0] == tag ? 0 : b->closing_tag[1] == tag ? 1 : b->turn++ & 1;
-	for (int attempt = 0; attempt < 2; attempt++, way ^= 1) {
-		way = one_of(s, way) & (CLOSING_WAYS - 1);
-		held = b->closing_tag[way];
-		if (held == BUSY ||
-		    __sync_val_compare_and_swap(&b->closing_tag[way], held, BUSY) != held)
+	way = t->closing[0] == tag ? 0 : t->closing[1] == tag ? 1 : t->turn++ & 1;
+	for (int attempt = 0; attempt < CLOSING_WAYS; attempt++, way ^= 1) {
+		way = one_of(way) & (CLOSING_WAYS - 1);
+		at = &t->closing[way];
+		held = *at;
+		if (held == BUSY || __sync_val_compare_and_swap(at, held, BUSY) != held)
 			continue;
-		b->closing[way].key = *key;
-		b->closing[way].connection = *c;
-		__sync_lock_test_and_set(&b->closing_tag[way], tag);
+		index = bucket * CLOSING_WAYS + way;
+		c = bpf_map_lookup_elem(&closing, &index);
+		if (!c)
+			return 0;
+		c->key = *key;
+		c->connection = *connection;
+		__sync_lock_test_and_set(at, tag);
 		return 1;
 	}
 	return 0;

@@ -28,7 +28,10 @@ static __always_inline int edge(struct __sk_buff *skb, const __u32 hook)
 	if (pu->mode == MODE_OFF)
 		return PASS;
 	p = &s->packet;
-	__builtin_memset(p, 0, sizeof(*p));
+	p->family = 0;
+	p->flags = 0;
+	p->plain = 0;
+	p->payload_len = 0;
 	switch (parse(skb, p)) {
 	case KIND_TCP:
 		switch (flow(skb, p, pu, hook, &why)) {

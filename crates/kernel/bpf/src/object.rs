@@ -9,7 +9,7 @@ use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
-use trireme_bpf_abi::{BUCKET_WAYS, LIMIT_WINDOW_NANOS};
+use trireme_bpf_abi::{BUCKET_WAYS, CLOSING_WAYS, LIMIT_WINDOW_NANOS};
 use zerocopy::IntoBytes as _;
 
 use crate::error::Cause;
@@ -48,7 +48,7 @@ pub(crate) fn load(pins: &Pins, config: &PlaneConfig, constants: Constants) -> R
     loader.override_global("nonce_key", &nonce_key, true);
     loader.override_global("source_limit", &source_limit, true);
     let bucket_count =
-        pinned_size(&pins.maps().join("handshakes")).unwrap_or_else(|| buckets(config.sizes.handshakes));
+        pinned_size(&pins.maps().join("tags")).unwrap_or_else(|| buckets(config.sizes.handshakes));
     let bucket_mask = bucket_count.saturating_sub(1);
     loader.override_global("bucket_mask", &bucket_mask, true);
     Ok(loader.load(&OBJECT.0)?)
@@ -102,7 +102,7 @@ pub(crate) fn check_sizes(sizes: &Sizes) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn map_sizes(sizes: &Sizes) -> [(&'static str, u32); 20] {
+fn map_sizes(sizes: &Sizes) -> [(&'static str, u32); 22] {
     let pus = sizes.pus;
     let own_tokens = if sizes.own_tokens == 0 { pus.saturating_mul(6) } else { sizes.own_tokens };
     [
@@ -113,7 +113,9 @@ fn map_sizes(sizes: &Sizes) -> [(&'static str, u32); 20] {
         ("verdicts", sizes.verdicts),
         ("destinations", sizes.destinations),
         ("refusals", sizes.refusals),
-        ("handshakes", buckets(sizes.handshakes)),
+        ("tags", buckets(sizes.handshakes)),
+        ("handshakes", buckets(sizes.handshakes).saturating_mul(BUCKET_WAYS)),
+        ("closing", buckets(sizes.handshakes).saturating_mul(CLOSING_WAYS)),
         ("events_0", sizes.events),
         ("events_1", sizes.events),
         ("reasons", sizes.reasons),

@@ -35,7 +35,7 @@ const fn ring(name: &'static str) -> Shape {
 }
 
 /// All maps of this ABI version.
-pub(crate) const SHAPES: [Shape; 25] = [
+pub(crate) const SHAPES: [Shape; 27] = [
     hash("pus", 4, 112),
     hash("edges", 4, 256),
     array("near", 112),
@@ -48,7 +48,9 @@ pub(crate) const SHAPES: [Shape; 25] = [
     lru("verdicts", 12, 12),
     lru("destinations", 24, 40),
     lru("refusals", 24, 24),
-    array("handshakes", 1296),
+    array("tags", 64),
+    array("handshakes", 224),
+    array("closing", 168),
     hash("events_0", 52, 72),
     hash("events_1", 52, 72),
     hash("reasons", 8, 8),
