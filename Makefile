@@ -4,10 +4,12 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 TEST_THREADS ?= 4
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+RELEASE := $(TARGET)/release
 # Packages whose tests need root and the real kernel.
 KERNEL_PACKAGES := trireme-bpf trireme-netns trireme-conntrack trireme-sock-diag trireme-tests-netns
 
-.PHONY: help deps build demo test test-unit test-kernel test-all bench bench-quick fmt lint check docs deny vectors bpf fuzz clean
+.PHONY: help deps build demo test test-unit test-kernel test-all bench bench-quick bench-probe instructions fmt lint check docs deny vectors bpf fuzz clean
 
 help: ## shows this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,11 +35,22 @@ test-kernel: ## runs only the tests on the real kernel (root, network namespaces
 
 test-all: test fuzz ## runs the push tier and the long tiers
 
-bench: build ## measures what enforcement costs and writes docs/benchmarks.md (root)
-	$(CARGO) run --release --locked -q -p trireme-bench -- --table docs/benchmarks.md
+bench: build ## measures what enforcement costs and writes docs/benchmarks.md (root, 20 minutes)
+	$(CARGO) bench --locked -q -p trireme-policy --bench decide
+	$(CARGO) run --release --locked -q -p trireme-bench -- --program $(RELEASE)/trireme run \
+	  --criterion $(TARGET)/criterion --json $(TARGET)/bench.json --table docs/benchmarks.md
 
-bench-quick: build ## the main cases in a minute, JSON lines (root)
-	@$(CARGO) run --release --locked -q -p trireme-bench -- --quick
+bench-quick: build ## the main cases in a minute, one JSON line for each (root)
+	@$(CARGO) build --release --locked -q -p trireme-bench
+	@$(RELEASE)/trireme-bench --program $(RELEASE)/trireme quick
+
+bench-probe: build ## ten seconds: connections per second over no hooks, nanoseconds per program (root)
+	@$(CARGO) build --release --locked -q -p trireme-bench
+	@$(RELEASE)/trireme-bench --program $(RELEASE)/trireme probe
+
+instructions: deps ## counts the instructions of the pure core and compares them with bench/instructions/budget.toml
+	@$(CARGO) build --release --locked -q -p trireme-instructions
+	@$(RELEASE)/trireme-instructions check bench/instructions/budget.toml
 
 fuzz: ## runs every fuzz target for FUZZ_SECONDS (default 600) each
 	fuzz/run

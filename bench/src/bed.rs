@@ -6,7 +6,8 @@ use std::time::Instant;
 use anyhow::Context;
 use trireme_testkit::lab::{Agent, AgentConfig, AgentProgram, Authority, Family, Lab, NodeKeys, Pu, Side};
 
-use crate::process;
+use crate::kernel::Maps;
+use crate::{load, process};
 
 /// What the server's side allows: ports of the cases, from clients.
 const POLICY: &str = "\
@@ -65,6 +66,8 @@ pub(crate) struct Bed {
     /// Its agents: of node a, of node b; none without hooks.
     pub(crate) agents: Vec<Agent>,
     configs: Vec<AgentConfig>,
+    /// Keys of node a.
+    pub(crate) keys: Option<NodeKeys>,
     /// When the agents began.
     pub(crate) began: Instant,
     /// Where the load comes from.
@@ -104,6 +107,7 @@ impl Bed {
         let mut bed = Self {
             agents: Vec::new(),
             configs: Vec::new(),
+            keys: None,
             began: Instant::now(),
             client,
             server,
@@ -112,7 +116,8 @@ impl Bed {
             lab,
         };
         if let Some(enforcement) = enforcement {
-            let [a, b] = configs(&program, &bed.lab, enforcement)?;
+            let (keys, [a, b]) = configs(&program, &bed.lab, enforcement)?;
+            bed.keys = Some(keys);
             let a = a.with(&bed.client, &["role=client"]).with(&bed.denied, &["role=stranger"]);
             let b = b.with(&bed.server, &["role=server"]);
             bed.configs.push(with_fillers(a, &bed.lab, &bed.client, enforcement.fillers)?);
@@ -136,6 +141,12 @@ impl Bed {
         Way { client, server, family: Family::V4 }
     }
 
+    /// Packets that went to user space at both nodes; not a number where there are no such counters.
+    pub(crate) fn punts(&self) -> f64 {
+        let count = |side| Maps::of(self, side).and_then(|maps| maps.punts());
+        Side::BOTH.into_iter().map(|side| count(side).map_or(f64::NAN, load::approximate)).sum()
+    }
+
     /// Process ids of the agents.
     pub(crate) fn processes(&self) -> Vec<u32> {
         self.agents.iter().filter_map(Agent::id).collect()
@@ -157,12 +168,12 @@ pub(crate) fn agent_program(program: &Path) -> anyhow::Result<AgentProgram> {
     Ok(AgentProgram::new(path))
 }
 
-/// The settings of both agents, without workloads.
+/// The keys of node a and the settings of both agents, without workloads.
 pub(crate) fn configs(
     program: &AgentProgram,
     lab: &Lab,
     enforcement: &Enforcement,
-) -> anyhow::Result<[AgentConfig; 2]> {
+) -> anyhow::Result<(NodeKeys, [AgentConfig; 2])> {
     let authority = Authority::create(program, lab.dir(), "ca")?;
     let config = |node: &str, keys: &NodeKeys| {
         let mut config = AgentConfig::new(node, keys.with_certificate(&authority), POLICY).quiet();
@@ -173,9 +184,10 @@ pub(crate) fn configs(
         }
         config
     };
-    let a = config("node-a", &authority.issue("node-a", &[])?);
+    let keys = authority.issue("node-a", &[])?;
+    let a = config("node-a", &keys);
     let b = config("node-b", &authority.issue("node-b", &[])?);
-    Ok([a, b])
+    Ok((keys, [a, b]))
 }
 
 /// Sets what the sockets of a workload need.

@@ -16,6 +16,8 @@ use crate::report::Latency;
 
 /// The first port that servers listen on.
 pub(crate) const FIRST_PORT: u16 = 9000;
+/// Clients at once where there are several.
+pub(crate) const CLIENTS: u16 = 8;
 /// How long anybody waits for a byte.
 const PATIENCE: Duration = Duration::from_secs(3);
 const CHUNK: usize = 128 * 1024;
@@ -257,7 +259,12 @@ fn open(server: SocketAddr) -> anyhow::Result<TcpStream> {
 }
 
 /// A count over a time, per second.
-#[expect(clippy::cast_precision_loss, reason = "counts of a benchmark stay far below 2^52")]
 pub(crate) fn per_second(count: u64, time: Duration) -> f64 {
-    count as f64 / time.as_secs_f64()
+    approximate(count) / time.as_secs_f64()
+}
+
+/// A count as a number to calculate with.
+#[expect(clippy::cast_precision_loss, reason = "counts of a benchmark stay far below 2^52")]
+pub(crate) const fn approximate(count: u64) -> f64 {
+    count as f64
 }

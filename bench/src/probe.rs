@@ -7,7 +7,7 @@ use trireme_testkit::lab::Family;
 
 use crate::bed::{Bed, Enforcement};
 use crate::load;
-use crate::profile::Profile;
+use crate::profile::{self, Table, Usage};
 
 /// Prints the ratio of each round, then nanoseconds per call of each program under the same load and on one
 /// established connection.
@@ -22,9 +22,13 @@ pub(crate) fn run(
     let enforced = Bed::enforced(program, &Enforcement::default())?;
     load::connections(enforced.way(family), clients, Duration::from_millis(100))?;
     let mut ratios = Vec::new();
+    let (mut punts, mut connections) = (0.0, 0.0);
     for round in 1..=rounds {
         let without = load::connections(bare.way(family), clients, time)?;
+        let before = enforced.punts();
         let with = load::connections(enforced.way(family), clients, time)?;
+        punts += enforced.punts() - before;
+        connections += with.per_second * time.as_secs_f64();
         ratios.push(with.per_second / without.per_second);
         println!(
             "round {round}: no hooks {:.0}/s, enforced {:.0}/s, ratio {:.3}, failed {} and {}",
@@ -38,28 +42,13 @@ pub(crate) fn run(
     ratios.sort_unstable_by(f64::total_cmp);
     println!("median ratio {:.3}", ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN));
 
-    let profile = Profile::start(&enforced)?;
-    let rate = load::connections(enforced.way(family), clients, time)?;
-    println!("under {:.0} connections/s:", rate.per_second);
-    print(profile, rate.per_second * time.as_secs_f64())?;
-    let profile = Profile::start(&enforced)?;
-    let rate = load::round_trips(enforced.way(family), time)?;
-    println!("under {rate:.0} round trips/s on one connection:");
-    print(profile, rate * time.as_secs_f64())
-}
-
-fn print(profile: Profile, operations: f64) -> anyhow::Result<()> {
-    for usage in profile.finish()? {
-        let share = usage.ns_per_call * profile_calls(usage.calls) / operations;
-        println!(
-            "  {:16} {:>10} calls, {:>6.0} ns each, {:>7.0} ns per operation",
-            usage.program, usage.calls, usage.ns_per_call, share
-        );
+    println!("segments to user space per connection: {:.2}", punts / connections);
+    for Table { load, per_second, usages } in profile::tables(&enforced, family, clients, time)? {
+        println!("{load}, {per_second:.0}/s:");
+        for Usage { program, calls_per_operation, ns_per_call } in usages {
+            let sum = calls_per_operation * ns_per_call;
+            println!("  {program:16} {calls_per_operation:6.2} calls of {ns_per_call:5.0} ns: {sum:6.0} ns");
+        }
     }
     Ok(())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of a benchmark stay far below 2^52")]
-const fn profile_calls(count: u64) -> f64 {
-    count as f64
 }

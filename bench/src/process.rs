@@ -6,6 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+/// Lets this thread run before others: a flood does not wait for its victims.
+pub(crate) fn prefer() {
+    // Without the right to it the sender is slower, which the results show.
+    drop(rustix::process::setpriority_process(Some(rustix::thread::gettid()), -20));
+}
+
 /// Resident memory in KiB.
 pub(crate) fn resident_kib(process: u32) -> anyhow::Result<u64> {
     let path = format!("/proc/{process}/status");

@@ -6,20 +6,43 @@ use std::time::Duration;
 
 use anyhow::Context;
 use aya::sys::Stats;
-use serde::Serialize;
+
+use trireme_testkit::lab::Family;
 
 use crate::bed::Bed;
-use crate::process;
+use crate::{load, process};
 
 /// What one program did between two looks.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub(crate) struct Usage {
     /// The program's name.
     pub(crate) program: String,
-    /// How often it ran.
-    pub(crate) calls: u64,
+    /// How often it ran for each connection or round trip.
+    pub(crate) calls_per_operation: f64,
     /// Nanoseconds per call, the clock's own share included.
     pub(crate) ns_per_call: f64,
+}
+
+/// What all programs of a bed did under a load.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    /// The load.
+    pub(crate) load: &'static str,
+    /// Connections or round trips per second.
+    pub(crate) per_second: f64,
+    /// Per program.
+    pub(crate) usages: Vec<Usage>,
+}
+
+/// Watches the programs under both loads.
+pub(crate) fn tables(bed: &Bed, family: Family, clients: u16, time: Duration) -> anyhow::Result<[Table; 2]> {
+    let profile = Profile::start(bed)?;
+    let rate = load::connections(bed.way(family), clients, time)?.per_second;
+    let connections = profile.finish("connect, one byte each way, close", rate, time)?;
+    let profile = Profile::start(bed)?;
+    let rate = load::round_trips(bed.way(family), time)?;
+    let round_trips = profile.finish("round trips on one connection", rate, time)?;
+    Ok([connections, round_trips])
 }
 
 /// The statistics of one bed's programs; they are on as long as this lives.
@@ -42,21 +65,22 @@ impl Profile {
     }
 
     /// What ran since the start, by name of the program.
-    pub(crate) fn finish(self) -> anyhow::Result<Vec<Usage>> {
+    pub(crate) fn finish(self, load: &'static str, per_second: f64, time: Duration) -> anyhow::Result<Table> {
+        let operations = per_second * time.as_secs_f64();
         let mut usages = Vec::new();
         for (program, (calls, time)) in counts(&self.ids)? {
             let (calls_before, time_before) = self.before.get(&program).copied().unwrap_or_default();
-            let calls = calls.saturating_sub(calls_before);
-            if calls > 0 {
-                let time = time.saturating_sub(time_before);
+            let calls = load::approximate(calls.saturating_sub(calls_before));
+            let nanos = time.saturating_sub(time_before).as_secs_f64() * 1e9;
+            if calls > 0.0 {
                 usages.push(Usage {
                     program,
-                    calls,
-                    ns_per_call: time.as_secs_f64() * 1e9 / approximate(calls),
+                    calls_per_operation: calls / operations,
+                    ns_per_call: nanos / calls,
                 });
             }
         }
-        Ok(usages)
+        Ok(Table { load, per_second, usages })
     }
 }
 
@@ -73,9 +97,4 @@ fn counts(ids: &BTreeSet<u64>) -> anyhow::Result<BTreeMap<String, (u64, Duration
         }
     }
     Ok(sums)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of a benchmark stay far below 2^52")]
-const fn approximate(count: u64) -> f64 {
-    count as f64
 }
