@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use aya::maps::{MapError, MapInfo};
-use aya::programs::SchedClassifier;
+use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -39,7 +39,9 @@ pub(crate) fn load(pins: &Pins, config: &PlaneConfig, constants: Constants) -> R
     getrandom(nonce_key.as_mut_bytes(), GetRandomFlags::empty())?;
     let source_limit = per_window(config.limits.unknown_per_source_per_sec);
     let mut loader = EbpfLoader::new();
-    loader.btf(None).verifier_log_level(VerifierLogLevel::DISABLE).default_map_pin_directory(pins.maps());
+    // The loader tries a second time with a log; at level 0 the kernel would refuse that and hide why the first try
+    // failed.
+    loader.btf(None).verifier_log_level(VerifierLogLevel::STATS).default_map_pin_directory(pins.maps());
     for (name, wanted) in map_sizes(&config.sizes) {
         loader.map_max_entries(name, pinned_size(&pins.maps().join(name)).unwrap_or(wanted));
     }
@@ -72,6 +74,9 @@ pub(crate) fn load_error(what: &str, sizes: &Sizes, error: Cause) -> OpenError {
     OpenError::Load { what: what.to_owned(), source: error }
 }
 
+/// How often a program is loaded whose verification a signal interrupts.
+const TRIES: u32 = 5;
+
 /// Loads one program of a copy of the object.
 pub(crate) fn program<'a>(
     object: &'a mut Ebpf,
@@ -79,8 +84,14 @@ pub(crate) fn program<'a>(
 ) -> Result<&'a mut SchedClassifier, Cause> {
     let program = object.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
     let program: &mut SchedClassifier = program.try_into()?;
-    if program.fd().is_err() {
-        program.load()?;
+    let mut tries = TRIES;
+    while program.fd().is_err() {
+        tries -= 1;
+        match program.load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if tries > 0 && io_error.kind() == io::ErrorKind::WouldBlock => {}
+            other => other?,
+        }
     }
     Ok(program)
 }
