@@ -41,11 +41,13 @@ pub(crate) struct Enforcement {
     pub(crate) fillers: u16,
     /// More of the configuration file.
     pub(crate) more: String,
+    /// Whether there are workloads beside the main load.
+    pub(crate) others: bool,
 }
 
 impl Default for Enforcement {
     fn default() -> Self {
-        Self { fast_path: true, lifetime_secs: 3600, fillers: 0, more: String::new() }
+        Self { fast_path: true, lifetime_secs: 3600, fillers: 0, more: String::new(), others: false }
     }
 }
 
@@ -58,6 +60,15 @@ pub(crate) struct Way<'a> {
     pub(crate) server: &'a Pu,
     /// By which addresses.
     pub(crate) family: Family,
+}
+
+/// Whoever is not part of the main load.
+#[derive(Debug)]
+pub(crate) struct Others {
+    /// A workload on the client's node that no policy admits.
+    pub(crate) denied: Pu,
+    /// Workloads that no agent knows: of node a, of node b.
+    pub(crate) bystanders: [Pu; 2],
 }
 
 /// Client and server, and whoever else takes part. Agents are dropped first.
@@ -74,12 +85,17 @@ pub(crate) struct Bed {
     pub(crate) client: Pu,
     /// Where it goes to.
     pub(crate) server: Pu,
-    /// A workload on the client's node that no policy admits.
-    pub(crate) denied: Pu,
-    /// Workloads that no agent knows: of node a, of node b.
-    pub(crate) bystanders: [Pu; 2],
+    others: Option<Others>,
     /// The namespaces.
     pub(crate) lab: Lab,
+}
+
+impl Others {
+    /// Between workloads that no agent knows.
+    pub(crate) const fn way(&self) -> Way<'_> {
+        let [client, server] = &self.bystanders;
+        Way { client, server, family: Family::V4 }
+    }
 }
 
 impl Bed {
@@ -98,10 +114,15 @@ impl Bed {
         let mut lab = Lab::new()?;
         let client = lab.add_pu(Side::A, "client")?;
         let server = lab.add_pu(Side::B, "server")?;
-        let denied = lab.add_pu(Side::A, "denied")?;
-        let bystanders = [lab.add_pu(Side::A, "bystander")?, lab.add_pu(Side::B, "bystander")?];
-        let [a, b] = &bystanders;
-        for pu in [&client, &server, &denied, a, b] {
+        let others = match enforcement {
+            Some(Enforcement { others: false, .. }) => None,
+            Some(_) | None => Some(Others {
+                denied: lab.add_pu(Side::A, "denied")?,
+                bystanders: [lab.add_pu(Side::A, "bystander")?, lab.add_pu(Side::B, "bystander")?],
+            }),
+        };
+        let extra = others.iter().flat_map(|others| others.bystanders.iter().chain([&others.denied]));
+        for pu in extra.chain([&client, &server]) {
             prepare(pu)?;
         }
         let mut bed = Self {
@@ -111,14 +132,16 @@ impl Bed {
             began: Instant::now(),
             client,
             server,
-            denied,
-            bystanders,
+            others,
             lab,
         };
         if let Some(enforcement) = enforcement {
             let (keys, [a, b]) = configs(&program, &bed.lab, enforcement)?;
             bed.keys = Some(keys);
-            let a = a.with(&bed.client, &["role=client"]).with(&bed.denied, &["role=stranger"]);
+            let mut a = a.with(&bed.client, &["role=client"]);
+            if let Some(others) = &bed.others {
+                a = a.with(&others.denied, &["role=stranger"]);
+            }
             let b = b.with(&bed.server, &["role=server"]);
             bed.configs.push(with_fillers(a, &bed.lab, &bed.client, enforcement.fillers)?);
             bed.configs.push(with_fillers(b, &bed.lab, &bed.server, enforcement.fillers)?);
@@ -135,10 +158,9 @@ impl Bed {
         Way { client: &self.client, server: &self.server, family }
     }
 
-    /// Between workloads that no agent knows.
-    pub(crate) const fn way_of_bystanders(&self) -> Way<'_> {
-        let [client, server] = &self.bystanders;
-        Way { client, server, family: Family::V4 }
+    /// The workloads beside the main load.
+    pub(crate) fn others(&self) -> anyhow::Result<&Others> {
+        self.others.as_ref().context("this bed has nobody beside client and server")
     }
 
     /// Packets that went to user space at both nodes; not a number where there are no such counters.

@@ -10,7 +10,7 @@ use crate::load;
 use crate::report::Results;
 
 /// Pairs of workloads; the first pair also introduces the nodes to each other.
-const PAIRS: usize = 8;
+const PAIRS: usize = 5;
 const PORT: u16 = 9000;
 
 /// Workloads in pairs that meet for the first time whenever the agents begin anew.

@@ -116,7 +116,7 @@ pub(crate) fn during_refusals<T: Send>(
 ) -> anyhow::Result<(T, f64)> {
     let target = bed.server.at(Family::V4, PORT);
     let listener = bed.server.namespace.enter(|| TcpListener::bind(target))?.context("listening")?;
-    let namespace = bed.denied.namespace.clone();
+    let namespace = bed.others()?.denied.namespace.clone();
     // Sockets belong to the namespace of the thread that opens them.
     let result = namespace.enter(move || {
         let attempt = || {

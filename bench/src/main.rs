@@ -98,7 +98,7 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Quick => {
-            let extent = Extent { rounds: 3, time: Duration::from_millis(350), quick: true };
+            let extent = Extent { rounds: 3, time: Duration::from_millis(300), quick: true };
             let outcome = suite::run(&program, extent)?;
             print!("{}", lines(&outcome.results.worst(), &outcome.results)?);
             Ok(())

@@ -135,6 +135,11 @@ impl Results {
         }
     }
 
+    /// Whether a form of a case has been measured already.
+    pub(crate) fn has(&self, case: &str, variant: &str) -> bool {
+        self.pairs.iter().any(|pairs| pairs.case == case && pairs.variant == Some(variant))
+    }
+
     /// Adds one round of a number that is no comparison.
     pub(crate) fn value(&mut self, case: &'static str, unit: &'static str, value: f64) {
         match self.values.iter_mut().find(|(known, ..)| *known == case) {

@@ -1,6 +1,7 @@
 //! All cases, in rounds.
 
 use std::path::Path;
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -22,6 +23,8 @@ const CONNECTIONS: u32 = 1_000_000;
 const SHORT_LIFE_SECS: u64 = 60;
 /// How long a quick run stops for a rotation.
 const SHORT_WAIT: Duration = Duration::from_secs(4);
+/// Behind this time a quick run begins no other round: it must end within a minute.
+const QUICK: Duration = Duration::from_secs(36);
 /// Refused attempts per second.
 const HAMMERING: u32 = 10_000;
 /// SYNs of unknown senders per second.
@@ -48,14 +51,34 @@ pub(crate) struct Outcome {
 
 /// Builds the beds, runs all cases and removes the beds.
 pub(crate) fn run(program: &Path, extent: Extent) -> anyhow::Result<Outcome> {
+    let began = Instant::now();
+    let progress = |what: &str| eprintln!("{:4} s: {what}", began.elapsed().as_secs());
+    progress("building nodes and workloads");
     let mut suite = Suite::build(program, extent)?;
     for round in 1..=extent.rounds {
-        eprintln!("round {round} of {}", extent.rounds);
-        suite.round(round)?;
+        if extent.quick && round > 1 && began.elapsed() > QUICK {
+            progress("no time for another round");
+            break;
+        }
+        progress(&format!("round {round} of {}", extent.rounds));
+        suite.round()?;
     }
+    progress("changes of policy, memory, profile");
     suite.once(program)?;
-    let profiles = profile::tables(&suite.fast, Family::V4, CLIENTS, extent.time)?.into();
-    Ok(Outcome { results: suite.results, profiles })
+    let profiles = if extent.quick {
+        Vec::new()
+    } else {
+        profile::tables(&suite.fast, Family::V4, CLIENTS, extent.time)?.into()
+    };
+    progress("removing nodes and workloads");
+    let Suite { bare, fast, punt, many, rotating, strangers, results, .. } = suite;
+    std::thread::scope(|scope| {
+        for bed in [bare, fast, punt, many, rotating] {
+            scope.spawn(|| drop(bed));
+        }
+        drop(strangers);
+    });
+    Ok(Outcome { results, profiles })
 }
 
 struct Suite {
@@ -74,146 +97,172 @@ struct Suite {
 
 impl Suite {
     fn build(program: &Path, extent: Extent) -> anyhow::Result<Self> {
-        let enforcement = Enforcement::default();
-        let rotating =
-            Bed::enforced(program, &Enforcement { lifetime_secs: SHORT_LIFE_SECS, ..enforcement.clone() })?;
-        let fast = Bed::enforced(program, &enforcement)?;
-        let many = Bed::enforced(program, &Enforcement { fillers: FILLERS, ..enforcement.clone() })?;
-        for side in Side::BOTH {
-            Maps::of(&many, side)?.insert_peers(PEERS)?;
-        }
-        Ok(Self {
-            extent,
-            bare: Bed::bare(program)?,
-            syns: flood::unknown_syns(&fast)?,
-            fast,
-            punt: Bed::enforced(program, &Enforcement { fast_path: false, ..enforcement })?,
-            many,
-            rotation: rotating.began + rotation_interval(),
-            rotating,
-            strangers: Strangers::build(program)?,
-            results: Results::default(),
+        let plain = Enforcement::default();
+        let with_others = Enforcement { others: true, ..plain.clone() };
+        let short_lived = Enforcement { lifetime_secs: SHORT_LIFE_SECS, ..plain.clone() };
+        let crowded = Enforcement { fillers: FILLERS, ..plain.clone() };
+        let slow = Enforcement { fast_path: false, ..plain };
+        std::thread::scope(|scope| {
+            let build = |enforcement| scope.spawn(move || Bed::enforced(program, enforcement));
+            let [rotating, fast, many, punt] = [&short_lived, &with_others, &crowded, &slow].map(build);
+            let bare = scope.spawn(|| Bed::bare(program));
+            let strangers = Strangers::build(program)?;
+            let (rotating, fast, many) = (built(rotating)?, built(fast)?, built(many)?);
+            for side in Side::BOTH {
+                Maps::of(&many, side)?.insert_peers(PEERS)?;
+            }
+            Ok(Self {
+                extent,
+                bare: built(bare)?,
+                syns: flood::unknown_syns(&fast)?,
+                fast,
+                punt: built(punt)?,
+                many,
+                rotation: rotating.began + rotation_interval(),
+                rotating,
+                strangers,
+                results: Results::default(),
+            })
         })
     }
 
-    /// Every case once. Base and case change places from round to round.
-    fn round(&mut self, round: u32) -> anyhow::Result<()> {
-        let flip = round.is_multiple_of(2);
-        self.connections(flip)?;
+    /// Every case once.
+    fn round(&mut self) -> anyhow::Result<()> {
+        self.connections()?;
         self.rotation(SHORT_WAIT)?;
-        self.established(flip)?;
+        self.established()?;
         self.rotation(SHORT_WAIT)?;
-        self.latency(flip)?;
-        self.bystanders(flip)?;
+        self.latency()?;
+        self.bystanders()?;
         self.rotation(SHORT_WAIT)?;
         self.hammering()?;
         self.rotation(SHORT_WAIT)?;
-        self.flood(flip)?;
+        self.flood()?;
         self.strangers.meet(&mut self.results)?;
         self.rotation(if self.extent.quick { SHORT_WAIT } else { rotation_interval() })
     }
 
-    fn connections(&mut self, flip: bool) -> anyhow::Result<()> {
-        let time = self.extent.time;
+    fn connections(&mut self) -> anyhow::Result<()> {
         let before = self.fast.punts();
-        let [bare, fast] = both(flip, || self.crr(&self.bare), || self.crr(&self.fast))?;
-        let connections = fast * time.as_secs_f64();
-        let punts = (self.fast.punts() - before) / connections;
-        let many = self.crr(&self.many)?;
-        let punt = self.crr(&self.punt)?;
+        let [[bare], [fast]] = self.turns(|time| crr(&self.bare, time), |time| crr(&self.fast, time))?;
+        let punts = (self.fast.punts() - before) / (fast * self.extent.time.as_secs_f64());
         self.results.variant("crr-fast-path", "ipv4", "connections/s", [bare, fast]);
-        self.results.compare(("crr-many", None), "connections/s", "crr-fast-path", fast, many);
-        self.results.pair("crr-punt", "connections/s", bare, punt);
         self.results.value("punts-per-connection", "segments", punts);
-        let crr = |bed: &Bed| rate(load::connections(bed.way(Family::V6), CLIENTS, time));
-        let pair = both(flip, || crr(&self.bare), || crr(&self.fast))?;
-        self.results.variant("crr-fast-path", "ipv6", "connections/s", pair);
+        let [[fast], [many]] = self.turns(|time| crr(&self.fast, time), |time| crr(&self.many, time))?;
+        self.results.compare(("crr-many", None), "connections/s", "crr-fast-path", fast, many);
+        let [punt] = crr(&self.punt, self.extent.time)?;
+        self.results.pair("crr-punt", "connections/s", bare, punt);
+        let crr = |bed: &Bed, time| rate(load::connections(bed.way(Family::V6), CLIENTS, time));
+        let [[bare], [fast]] = self.turns(|time| crr(&self.bare, time), |time| crr(&self.fast, time))?;
+        self.results.variant("crr-fast-path", "ipv6", "connections/s", [bare, fast]);
         Ok(())
     }
 
-    fn crr(&self, bed: &Bed) -> anyhow::Result<f64> {
-        rate(load::connections(bed.way(Family::V4), CLIENTS, self.extent.time))
-    }
-
-    fn established(&mut self, flip: bool) -> anyhow::Result<()> {
-        let time = self.extent.time;
+    fn established(&mut self) -> anyhow::Result<()> {
         for (family, variant) in [(Family::V4, "ipv4"), (Family::V6, "ipv6")] {
-            let bulk = |bed: &Bed| load::bulk(bed.way(family), time);
-            let pair = both(flip, || bulk(&self.bare), || bulk(&self.fast))?;
-            self.results.variant("bulk", variant, "bytes/s", pair);
-            let trips = |bed: &Bed| load::round_trips(bed.way(family), time);
-            let pair = both(flip, || trips(&self.bare), || trips(&self.fast))?;
-            self.results.variant("rr-established", variant, "round trips/s", pair);
+            let bulk = |bed: &Bed, time| load::bulk(bed.way(family), time).map(|rate| [rate]);
+            let [[bare], [fast]] =
+                self.turns(|time| bulk(&self.bare, time), |time| bulk(&self.fast, time))?;
+            self.results.variant("bulk", variant, "bytes/s", [bare, fast]);
+            let trips = |bed: &Bed, time| load::round_trips(bed.way(family), time).map(|rate| [rate]);
+            let [[bare], [fast]] =
+                self.turns(|time| trips(&self.bare, time), |time| trips(&self.fast, time))?;
+            self.results.variant("rr-established", variant, "round trips/s", [bare, fast]);
         }
         Ok(())
     }
 
-    fn latency(&mut self, flip: bool) -> anyhow::Result<()> {
-        let time = self.extent.time;
-        let latency = |bed: &Bed| load::connect_latency(bed.way(Family::V4), time);
-        let [bare, fast] = both(flip, || latency(&self.bare), || latency(&self.fast))?;
-        self.results.pair("connect-known-p50", "us", bare.p50, fast.p50);
-        self.results.pair("connect-known-p99", "us", bare.p99, fast.p99);
+    fn latency(&mut self) -> anyhow::Result<()> {
+        let latency = |bed: &Bed, time| {
+            load::connect_latency(bed.way(Family::V4), time).map(|latency| [latency.p50, latency.p99])
+        };
+        let [bare, fast] = self.turns(|time| latency(&self.bare, time), |time| latency(&self.fast, time))?;
+        self.results.pair("connect-known-p50", "us", bare[0], fast[0]);
+        self.results.pair("connect-known-p99", "us", bare[1], fast[1]);
         Ok(())
     }
 
-    fn bystanders(&mut self, flip: bool) -> anyhow::Result<()> {
-        let time = self.extent.time;
-        let crr = |bed: &Bed| rate(load::connections(bed.way_of_bystanders(), CLIENTS, time));
-        let pair = both(flip, || crr(&self.bare), || crr(&self.fast))?;
-        self.results.variant("non-pu", "crr", "connections/s", pair);
-        let bulk = |bed: &Bed| load::bulk(bed.way_of_bystanders(), time);
-        let pair = both(flip, || bulk(&self.bare), || bulk(&self.fast))?;
-        self.results.variant("non-pu", "bulk", "bytes/s", pair);
+    fn bystanders(&mut self) -> anyhow::Result<()> {
+        let crr = |bed: &Bed, time| rate(load::connections(bed.others()?.way(), CLIENTS, time));
+        let [[bare], [fast]] = self.turns(|time| crr(&self.bare, time), |time| crr(&self.fast, time))?;
+        self.results.variant("non-pu", "crr", "connections/s", [bare, fast]);
+        let bulk = |bed: &Bed, time| load::bulk(bed.others()?.way(), time).map(|rate| [rate]);
+        let [[bare], [fast]] = self.turns(|time| bulk(&self.bare, time), |time| bulk(&self.fast, time))?;
+        self.results.variant("non-pu", "bulk", "bytes/s", [bare, fast]);
         Ok(())
     }
 
     fn hammering(&mut self) -> anyhow::Result<()> {
         let cases = [("refused-hammering", &self.fast), ("refused-hammering-no-hooks", &self.bare)];
         for (case, bed) in cases {
-            let alone = self.crr(bed)?;
-            let (hammered, attempts) = flood::during_refusals(bed, HAMMERING, || self.crr(bed))?;
-            self.results.compare((case, None), "connections/s", "alone", alone, hammered);
-            if std::ptr::eq(bed, &raw const self.fast) {
+            let hammered = |time| {
+                let ([rate], attempts) = flood::during_refusals(bed, HAMMERING, || crr(bed, time))?;
+                Ok([rate, attempts])
+            };
+            let alone = |time| crr(bed, time).map(|[rate]| [rate, 0.0]);
+            let [[alone, _], [rate, attempts]] = self.turns(alone, hammered)?;
+            self.results.compare((case, None), "connections/s", "alone", alone, rate);
+            if case == "refused-hammering" {
                 self.results.value("refused-hammering-attempts", "attempts/s", attempts);
             }
         }
         Ok(())
     }
 
-    fn flood(&mut self, flip: bool) -> anyhow::Result<()> {
-        let under_flood = |bed: &Bed| {
-            let before = agents_cpu(bed)?;
+    fn flood(&mut self) -> anyhow::Result<()> {
+        let under_flood = |bed: &Bed, time| {
+            let before = busiest_agent(bed)?;
             let began = Instant::now();
-            let (rate, syns) = flood::during_syns(bed, &self.syns, FLOOD, || self.crr(bed))?;
-            let cores = (agents_cpu(bed)? - before) / began.elapsed().as_secs_f64();
-            Ok((rate, syns, cores))
+            let ([rate], syns) = flood::during_syns(bed, &self.syns, FLOOD, || crr(bed, time))?;
+            Ok([rate, syns, (busiest_agent(bed)? - before) / began.elapsed().as_secs_f64()])
         };
-        let [bare, fast] = both(flip, || under_flood(&self.bare), || under_flood(&self.fast))?;
-        self.results.pair("syn-flood", "connections/s", bare.0, fast.0);
-        self.results.value("syn-flood-syns", "SYNs/s", fast.1);
-        self.results.value("syn-flood-agent-cpu", "cores", fast.2);
+        let [bare, fast] =
+            self.turns(|time| under_flood(&self.bare, time), |time| under_flood(&self.fast, time))?;
+        self.results.pair("syn-flood", "connections/s", bare[0], fast[0]);
+        self.results.value("syn-flood-syns", "SYNs/s", fast[1]);
+        self.results.value("syn-flood-agent-cpu", "cores", fast[2]);
         Ok(())
+    }
+
+    /// Base and case in turns (base, case, case, base), so that a slow change of the machine hits both alike.
+    fn turns<const N: usize>(
+        &self,
+        base: impl Fn(Duration) -> anyhow::Result<[f64; N]>,
+        case: impl Fn(Duration) -> anyhow::Result<[f64; N]>,
+    ) -> anyhow::Result<[[f64; N]; 2]> {
+        let half = self.extent.time / 2;
+        let base = || base(half).context("where it is compared with");
+        let case = || case(half).context("the case itself");
+        let (first, second, third, fourth) = (base()?, case()?, case()?, base()?);
+        let mean = |one: [f64; N], other: [f64; N]| {
+            std::array::from_fn(|place| match (one.get(place), other.get(place)) {
+                (Some(one), Some(other)) => f64::midpoint(*one, *other),
+                _ => f64::NAN,
+            })
+        };
+        Ok([mean(first, fourth), mean(second, third)])
     }
 
     /// Measures a rotation of tokens if one comes within `patience`.
     fn rotation(&mut self, patience: Duration) -> anyhow::Result<()> {
         /// Longer than the agents' starts lie apart.
         const WINDOW: Duration = Duration::from_millis(2400);
-        let crr = |bed: &Bed| rate(load::connections(bed.way(Family::V4), CLIENTS, WINDOW));
         let now = Instant::now();
+        if self.extent.quick && self.results.has("crr-fast-path", "during rotation") {
+            return Ok(());
+        }
         while self.rotation < now + WINDOW * 2 {
             self.rotation += rotation_interval();
         }
         if self.rotation > now + WINDOW * 2 + patience {
             return Ok(());
         }
-        let bare = crr(&self.bare)?;
+        let [bare] = crr(&self.bare, WINDOW)?;
         let maps = Maps::of(&self.rotating, Side::A)?;
         let before = maps.newest_tokens()?;
         let wait = self.rotation.saturating_duration_since(Instant::now()).saturating_sub(WINDOW / 2);
         std::thread::sleep(wait);
-        let rotating = crr(&self.rotating)?;
+        let [rotating] = crr(&self.rotating, WINDOW)?;
         if maps.newest_tokens()? == before {
             eprintln!("no token was rotated when one was expected");
         } else {
@@ -224,7 +273,7 @@ impl Suite {
 
     /// What is measured at the end only.
     fn once(&mut self, program: &Path) -> anyhow::Result<()> {
-        let changes = if self.extent.quick { 4 } else { 20 };
+        let changes = if self.extent.quick { 2 } else { 20 };
         let cut = cut::times(&self.fast, changes).context("measuring how fast a change cuts")?;
         self.results.value("policy-cut-p50", "ms", cut.p50 / 1e3);
         self.results.value("policy-cut-p99", "ms", cut.p99 / 1e3);
@@ -250,35 +299,29 @@ impl Suite {
             self.results.value("agent-rss-million", "MiB", largest_mib(&[&bed])?);
         }
         self.results.value("map-memory-million", "MiB", map_mib(&bed)?);
-        let bare = self.crr(&self.bare)?;
-        let full = self.crr(&bed)?;
+        let [[bare], [full]] = self.turns(|time| crr(&self.bare, time), |time| crr(&bed, time))?;
         self.results.pair("crr-million", "connections/s", bare, full);
         Ok(())
     }
 }
 
-/// Base and case, in this order or the other.
-fn both<T>(
-    flip: bool,
-    base: impl FnOnce() -> anyhow::Result<T>,
-    case: impl FnOnce() -> anyhow::Result<T>,
-) -> anyhow::Result<[T; 2]> {
-    if flip {
-        let case = case().context("on the enforced bed")?;
-        Ok([base().context("on the bed without hooks")?, case])
-    } else {
-        let base = base().context("on the bed without hooks")?;
-        Ok([base, case().context("on the enforced bed")?])
-    }
+/// What a thread built.
+fn built(thread: ScopedJoinHandle<'_, anyhow::Result<Bed>>) -> anyhow::Result<Bed> {
+    thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("building a bed panicked")))
+}
+
+/// Connections per second by IPv4.
+fn crr(bed: &Bed, time: Duration) -> anyhow::Result<[f64; 1]> {
+    rate(load::connections(bed.way(Family::V4), CLIENTS, time))
 }
 
 /// A rate, with a word about connections that failed.
-fn rate(rate: anyhow::Result<Rate>) -> anyhow::Result<f64> {
+fn rate(rate: anyhow::Result<Rate>) -> anyhow::Result<[f64; 1]> {
     let Rate { per_second, failed } = rate?;
     if failed > 0 {
         eprintln!("{failed} connections failed");
     }
-    Ok(per_second)
+    Ok([per_second])
 }
 
 const fn rotation_interval() -> Duration {
@@ -286,7 +329,7 @@ const fn rotation_interval() -> Duration {
 }
 
 /// Seconds of processor time of the busier agent.
-fn agents_cpu(bed: &Bed) -> anyhow::Result<f64> {
+fn busiest_agent(bed: &Bed) -> anyhow::Result<f64> {
     let mut busiest = Duration::ZERO;
     for id in bed.processes() {
         busiest = busiest.max(process::cpu_time(id)?);
