@@ -11,6 +11,7 @@
 mod app;
 mod campaign;
 mod device;
+mod fast_path;
 mod fin;
 mod host;
 mod kernel_model;
@@ -54,6 +55,8 @@ pub struct Report {
     pub events: u64,
     /// Virtual time at the end.
     pub virtual_time: Duration,
+    /// Handshakes that kernels completed by themselves, counted at both ends.
+    pub fast_handshakes: u64,
     /// Readable trace, if it was asked for.
     pub lines: Vec<String>,
 }
@@ -111,7 +114,7 @@ impl Run {
             }
             for offset in 0..group.parallel {
                 world.schedule(
-                    nanos_of(group.start) + u64::from(offset) * 1000,
+                    nanos_of(group.start) + u64::from(offset) * nanos_of(group.stagger),
                     Event::Connect(index, offset),
                 );
                 lanes.push(Lane {
@@ -152,6 +155,7 @@ impl Run {
             trace_hash: self.world.trace.hash(),
             events: self.world.trace.events(),
             virtual_time: Duration::from_nanos(now),
+            fast_handshakes: self.world.nodes.iter().flat_map(Node::completed).sum(),
             lines: self.world.trace.into_lines(),
         }
     }

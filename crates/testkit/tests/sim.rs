@@ -35,6 +35,15 @@ fn allowed_conversations_complete_denied_ones_stay_silent_and_nothing_is_left() 
 }
 
 #[test]
+fn the_same_holds_where_kernels_complete_handshakes_by_themselves() {
+    check(Campaign {
+        guard: Guard::FastPath,
+        schedules: 10_000,
+        test: "the_same_holds_where_kernels_complete_handshakes_by_themselves",
+    });
+}
+
+#[test]
 fn the_same_seed_goes_the_same_way_twice() {
     let seeds = (0..).filter(|seed| Scenario::generate(*seed, Guard::Engines).trust == Trust::Psk).take(100);
     for seed in seeds {

@@ -108,6 +108,8 @@ pub struct Summary {
     pub events: u64,
     /// Virtual seconds of all runs together.
     pub virtual_secs: u64,
+    /// Handshakes that kernels completed by themselves.
+    pub fast_handshakes: u64,
 }
 
 #[derive(Default)]
@@ -121,6 +123,7 @@ impl Found {
         self.summary.schedules += 1;
         self.summary.events += report.events;
         self.summary.virtual_secs += report.virtual_time.as_secs();
+        self.summary.fast_handshakes += report.fast_handshakes;
         if !report.violations.is_empty() {
             self.failed.push((seed, report));
         }

@@ -61,6 +61,26 @@ impl KernelModel {
         self.epochs.insert(pu, epoch);
     }
 
+    /// The policy epoch of a unit.
+    #[must_use]
+    pub fn epoch(&self, pu: PuSlot) -> Option<u32> {
+        self.epochs.get(&pu).copied()
+    }
+
+    /// What is known about a connection, live or closing.
+    #[must_use]
+    pub fn get(&self, key: &FlowKey) -> Option<ConnectionEntry> {
+        self.live.get(key).copied().or_else(|| self.closing.get(key).map(|closing| closing.entry))
+    }
+
+    /// Changes a connection, live or closing.
+    pub fn change(&mut self, key: &FlowKey, change: impl FnOnce(&mut ConnectionEntry)) {
+        let closing = self.closing.get_mut(key).map(|closing| &mut closing.entry);
+        if let Some(entry) = self.live.get_mut(key).or(closing) {
+            change(entry);
+        }
+    }
+
     /// Adds or replaces a live connection.
     pub fn install(&mut self, key: FlowKey, entry: ConnectionEntry) {
         self.closing.remove(&key);

@@ -12,18 +12,21 @@ use trireme_datapath::{
 use trireme_flow::PuSlot;
 use trireme_identity::time::Now;
 
-use super::kernel_model::{KernelModel, KernelVerdict};
+use super::fast_path::{Fast, FastPath};
+use super::kernel_model::{KernelModel, KernelVerdict, flow_key};
 use super::properties::Violation;
 use super::scenario::{OUTSIDE, Scenario};
 use super::secrets::secrets;
 use super::units::{slot, unit};
 use crate::clock::{VirtualClock, nanos_of};
-use crate::packets::{self, Sum};
+use crate::packets::{self, Sum, TcpView};
 
 /// A node of the simulation.
 pub struct Node {
     engine: Engine,
     kernel: KernelModel,
+    /// None: every handshake goes to the engine.
+    fast: Option<FastPath>,
     secrets: Secrets,
     units: Vec<PuSpec>,
     queue: VecDeque<Packet>,
@@ -32,6 +35,16 @@ pub struct Node {
     verify_latency: u64,
     hosts_offload: bool,
     verifications: u64,
+}
+
+/// What the kernel at a unit's edge does with a packet.
+pub(super) enum Edge {
+    /// It goes on.
+    Passed(Vec<u8>),
+    /// It ends here.
+    Dropped(Vec<u8>),
+    /// The engine will have it at this time.
+    Asked(u64),
 }
 
 /// What a node asks of the world.
@@ -63,13 +76,16 @@ impl Node {
         let mut kernel = KernelModel::new(scenario.closing_capacity);
         let hosts = (0..OUTSIDE).filter(|host| scenario.nodes[*host] == Some(index));
         let units: Vec<PuSpec> = hosts.map(|host| unit(scenario, host)).collect();
+        let mut effects = Vec::new();
         for spec in &units {
-            engine.upsert_pu(spec.clone(), now, &mut Vec::new()).expect("three short tags fit a token");
+            engine.upsert_pu(spec.clone(), now, &mut effects).expect("three short tags fit a token");
             kernel.set_epoch(spec.slot, spec.epoch);
         }
-        Self {
+        let fast = scenario.fast_path.then(|| FastPath::new(u8::try_from(index).unwrap_or(0)));
+        let mut node = Self {
             engine,
             kernel,
+            fast,
             secrets,
             units,
             queue: VecDeque::new(),
@@ -78,7 +94,9 @@ impl Node {
             verify_latency: nanos_of(scenario.verify_latency),
             hosts_offload: scenario.hosts.iter().any(|host| host.offload),
             verifications: 0,
-        }
+        };
+        node.carry_out(effects, &mut Vec::new());
+        node
     }
 
     /// The kernel's decision: the packet, or when the engine will have it.
@@ -89,27 +107,38 @@ impl Node {
         packet: Vec<u8>,
         now: Now,
         rng: &mut ChaCha8Rng,
-    ) -> Result<Vec<u8>, u64> {
+    ) -> Edge {
         let pu = slot(host);
-        match self.kernel.classify(pu, hook, &packet) {
-            KernelVerdict::Pass => Ok(packet),
-            KernelVerdict::Punt(connection) => {
-                self.queue.push_back(Packet {
-                    pu,
-                    hook,
-                    bytes: packet,
-                    gso_size: None,
-                    connection,
-                    half_open: None,
-                    renewal: false,
-                    token: 0,
-                });
-                let arrival = now.monotonic.as_nanos() + rng.random_range(0..=self.punt_latency);
-                // One ring, worked off in order.
-                self.ready_at = self.ready_at.max(arrival) + 1;
-                Err(self.ready_at)
+        let (connection, half_open, renewal) = match self.fast_path(pu, hook, &packet, now) {
+            Fast::Pass(packet) => return Edge::Passed(packet),
+            Fast::Drop => return Edge::Dropped(packet),
+            Fast::Ask(half_open, renewal) => {
+                let key = TcpView::parse(&packet).map(|view| flow_key(pu, hook, &view));
+                (key.and_then(|key| self.kernel.get(&key)), half_open, renewal)
             }
+            Fast::Table => match self.kernel.classify(pu, hook, &packet) {
+                KernelVerdict::Pass => return Edge::Passed(packet),
+                KernelVerdict::Punt(connection) => (connection, None, false),
+            },
+        };
+        let (bytes, gso_size, token) = (packet, None, 0);
+        self.queue.push_back(Packet { pu, hook, bytes, gso_size, connection, half_open, renewal, token });
+        let arrival = now.monotonic.as_nanos() + rng.random_range(0..=self.punt_latency);
+        // One ring, worked off in order.
+        self.ready_at = self.ready_at.max(arrival) + 1;
+        Edge::Asked(self.ready_at)
+    }
+
+    fn fast_path(&mut self, pu: PuSlot, hook: Hook, packet: &[u8], now: Now) -> Fast {
+        match &mut self.fast {
+            Some(fast) => fast.judge(&mut self.kernel, pu, hook, packet, now),
+            None => Fast::Table,
         }
+    }
+
+    /// Connections that began without the engine: as initiator, as responder.
+    pub(super) fn completed(&self) -> [u64; 2] {
+        self.fast.as_ref().map_or([0; 2], |fast| fast.completed)
     }
 
     /// Lets the engine judge the packet that has waited longest.
@@ -160,23 +189,35 @@ impl Node {
     pub(super) fn reload(&mut self, now: Now) {
         for spec in &mut self.units {
             spec.epoch += 1;
-            self.engine.upsert_pu(spec.clone(), now, &mut Vec::new()).expect("the unit was taken on before");
-            self.kernel.set_epoch(spec.slot, spec.epoch);
         }
+        self.upsert_all(now);
     }
 
-    /// Stops the engine and starts another with the same tokens; the kernel's table stays, what the old engine
+    fn upsert_all(&mut self, now: Now) {
+        let mut effects = Vec::new();
+        for spec in &self.units {
+            self.engine.upsert_pu(spec.clone(), now, &mut effects).expect("the unit was taken on before");
+            self.kernel.set_epoch(spec.slot, spec.epoch);
+        }
+        self.carry_out(effects, &mut Vec::new());
+    }
+
+    /// Stops the engine and starts another with the same tokens and peers; the kernel's tables stay, what the old engine
     /// held or was checking is lost.
     pub(super) fn restart(&mut self, scenario: &Scenario, now: Now) {
         let tokens = self.engine.export_tokens().expect("own tokens can be written");
+        let peers = self.engine.export_peers().expect("peers can be written");
         let mut seed = scenario.engine_seed;
         seed[1] ^= 0xff;
         self.engine =
             Engine::new(config(scenario), self.secrets.clone(), seed).expect("default limits are valid");
         self.engine.import_tokens(&tokens).expect("the tokens were just written");
-        for spec in &self.units {
-            self.engine.upsert_pu(spec.clone(), now, &mut Vec::new()).expect("the unit was taken on before");
+        self.engine.import_peers(&peers, now).expect("the peers were just written");
+        if let Some(fast) = &mut self.fast {
+            self.engine.reserve_peers(fast.places());
+            fast.keep_peers(|token, place, generation| self.engine.knows_peer(token, place, generation));
         }
+        self.upsert_all(now);
     }
 
     /// Gives the unit on `host` the policy that follows from the scenario as it stands.
@@ -184,9 +225,8 @@ impl Node {
         for spec in self.units.iter_mut().filter(|spec| spec.slot == slot(host)) {
             spec.policy = unit(scenario, host).policy;
             spec.epoch += 1;
-            self.engine.upsert_pu(spec.clone(), now, &mut Vec::new()).expect("the unit was taken on before");
-            self.kernel.set_epoch(spec.slot, spec.epoch);
         }
+        self.upsert_all(now);
     }
 
     /// Forgets connections whose sockets are gone; tells how many.
@@ -254,7 +294,12 @@ impl Node {
                     outcomes.push(Outcome::Note { host: host_of(key.pu), what, packet: None });
                     self.kernel.remove(&key);
                 }
-                Effect::Record(_) | Effect::Teach(_) | Effect::ForgetConntrack(_) => {}
+                Effect::Teach(lesson) => {
+                    if let Some(fast) = &mut self.fast {
+                        fast.learn(lesson);
+                    }
+                }
+                Effect::Record(_) | Effect::ForgetConntrack(_) => {}
             }
         }
     }

@@ -23,6 +23,14 @@ pub enum Guard {
     Bare,
     /// One per node.
     Engines,
+    /// The same, and kernels that complete handshakes by what the engines teach.
+    FastPath,
+}
+
+impl Guard {
+    const fn is_bare(self) -> bool {
+        matches!(self, Self::Bare)
+    }
 }
 
 /// How nodes trust each other.
@@ -86,6 +94,8 @@ pub struct Group {
     pub client_port: u16,
     /// Conversations at once, from consecutive ports.
     pub parallel: u16,
+    /// Time between the first conversations of consecutive ports.
+    pub stagger: Duration,
     /// Conversations one after the other from the same port.
     pub rounds: u16,
     /// When the first begins.
@@ -147,6 +157,8 @@ pub struct Scenario {
     pub punt_latency: Duration,
     /// Longest time a signature check takes.
     pub verify_latency: Duration,
+    /// Whether kernels complete handshakes of known identities.
+    pub fast_path: bool,
     /// Connections that each kernel table remembers after their end.
     pub closing_capacity: usize,
     /// Seed of the engines.
@@ -214,6 +226,7 @@ impl Scenario {
             punt_latency: Duration::from_micros(rng.random_range(1..500)),
             verify_latency: Duration::from_micros(rng.random_range(1..20_000)),
             // No run ends so many connections that a half-closed one could be pushed out.
+            fast_path: guard == Guard::FastPath,
             closing_capacity: rng.random_range(64..256),
             engine_seed: rng.random(),
             run_seed: rng.random(),
@@ -316,7 +329,13 @@ fn group(
         real
     };
     let verdict = verdict(rng, client, server, guard, authorize);
-    let rounds = *pick(rng, &[1, 1, 1, 2, 3]);
+    let rounds = *pick(rng, if guard == Guard::FastPath { &[1, 2, 2, 3, 5] } else { &[1, 1, 1, 2, 3] });
+    // The first of them makes the two known to each other, over several rotations of keys.
+    let stagger = match guard {
+        Guard::FastPath => *pick(rng, &[1, 400_000, 3_000_000, 170_000_000]),
+        Guard::Bare | Guard::Engines => 1,
+    };
+    let stagger = Duration::from_micros(stagger);
     let is_fragile = rounds > 1 && !link.is_lossless() && rng.random_bool(0.5);
     // Segments that outlive TIME-WAIT can end any TCP connection.
     let expect =
@@ -332,7 +351,8 @@ fn group(
         port,
         target,
         client_port: 40_000 + index * 100,
-        parallel: *pick(rng, &[1, 1, 1, 2, 4]),
+        parallel: *pick(rng, if guard == Guard::FastPath { &[1, 2, 3, 4, 6] } else { &[1, 1, 1, 2, 4] }),
+        stagger,
         rounds,
         start: Duration::from_micros(rng.random_range(0..500_000)),
         pause,
@@ -354,9 +374,9 @@ struct Rules {
 fn verdict(rng: &mut ChaCha8Rng, client: usize, server: usize, guard: Guard, authorize: Authorize) -> Rules {
     let is_listening = rng.random_bool(0.85);
     // A host without a node has no rules that could be missing.
-    let ingress_rule = rng.random_bool(0.8) || guard == Guard::Bare || server == OUTSIDE;
+    let ingress_rule = rng.random_bool(0.8) || guard.is_bare() || server == OUTSIDE;
     let egress_rule = rng.random_bool(0.8)
-        || guard == Guard::Bare
+        || guard.is_bare()
         || client == OUTSIDE
         // Whether a receiver-only initiator asks its IP rules about a peer without identity is its own business.
         || (server == OUTSIDE && authorize == Authorize::ReceiverOnly);
@@ -388,8 +408,8 @@ fn upheavals(
     let node = nodes[*pick(rng, &[FIRST, SECOND])].unwrap_or(0);
     let group = &mut groups[index];
     match kind {
-        0..10 if guard == Guard::Engines => (vec![(after, node)], Vec::new()),
-        10..20 if guard == Guard::Engines && group.server != OUTSIDE && group.expect == Expect::Completes => {
+        0..10 if !guard.is_bare() => (vec![(after, node)], Vec::new()),
+        10..20 if !guard.is_bare() && group.server != OUTSIDE && group.expect == Expect::Completes => {
             group.expect = Expect::MayFail;
             (Vec::new(), vec![(after, index)])
         }

@@ -11,7 +11,7 @@ use trireme_datapath::{Hook, VerifyDone};
 use super::host::{Host, Origin};
 use super::nat::Nat;
 use super::network::Link;
-use super::node::{Node, Outcome};
+use super::node::{Edge, Node, Outcome};
 use super::properties::Violation;
 use super::scenario::{Guard, Scenario};
 use super::trace::{Detail, Trace};
@@ -87,7 +87,7 @@ impl World {
         link_rng.set_stream(2);
         let nodes = match scenario.guard {
             Guard::Bare => Vec::new(),
-            Guard::Engines => Node::all(&scenario),
+            Guard::Engines | Guard::FastPath => Node::all(&scenario),
         };
         let mut world = Self {
             clock: VirtualClock::new(),
@@ -209,11 +209,14 @@ impl World {
             return;
         };
         match self.nodes[node].at_edge(host, hook, packet, self.clock.now(), &mut self.rng) {
-            Ok(packet) => {
+            Edge::Passed(packet) => {
                 self.trace.packet(self.clock.nanos(), name(host), kernel_pass(hook), &packet);
                 self.put(host, hook, packet);
             }
-            Err(ready_at) => self.schedule(ready_at.saturating_sub(self.now()), Event::Engine(node)),
+            Edge::Dropped(packet) => {
+                self.trace.packet(self.clock.nanos(), name(host), "kernel drops", &packet);
+            }
+            Edge::Asked(ready_at) => self.schedule(ready_at.saturating_sub(self.now()), Event::Engine(node)),
         }
     }
 

@@ -4,15 +4,16 @@ use trireme_flow::{ConnectionEntry, HalfOpenKey, Priority, Reason};
 use trireme_handshake::initiator::{Authenticated, Initiator, LastResort, Proof, SynSent};
 use trireme_handshake::message::{self, Sender};
 use trireme_handshake::responder::{Responder, SynAckSent, SynReceived};
+use trireme_identity::time::Instant;
 use trireme_identity::{Direction, Protocol};
+use trireme_token::Role;
 use trireme_token::rotation::OwnToken;
-use trireme_token::{Role, TokenId};
 use trireme_wire::build;
-use trireme_wire::tap::{Attested, Body, HEADER_LEN};
+use trireme_wire::tap::{Attested, HEADER_LEN};
 
 use super::handshake::{Half, Handshake, PeerHolds};
 use super::refuse::Refused;
-use super::{Context, Engine, authorize, parse};
+use super::{Context, Engine, authorize};
 use crate::{HalfOpenEntry, Packet, Party, Strictness, SynHeader};
 
 impl From<Party> for Sender {
@@ -52,7 +53,7 @@ impl Engine {
             }
             Some(HalfOpenEntry::Answering { isn, epoch: _, own, peer, holds, syn_ack }) => {
                 let answered = Answered { isn, own: own.into(), peer: peer.into(), holds, syn_ack };
-                self.adopt_answering(cx, packet, answered)
+                self.adopt_answering(cx, answered)
             }
         }
     }
@@ -69,9 +70,6 @@ impl Engine {
             .peer
             .and(packet.connection)
             .filter(|entry| entry.role == Role::Initiator && entry.proof_seq == opened.isn.wrapping_add(1));
-        if self.keeps_own(cx, packet, &key, opened.own, entry) {
-            return Ok(());
-        }
         let own = self.own.find(&opened.own.token, cx.now.wall).cloned().ok_or_else(stray)?;
         let sent = sent(cx, &opened, &own);
         let ends = (cx.key.local.0, cx.key.remote.0);
@@ -83,27 +81,18 @@ impl Engine {
         let half = Half::Initiator(Initiator::resume(sent, authenticated));
         let handshake = Handshake { own: Some(own), peer, entry, syn, ..Handshake::new(half, opened.epoch) };
         let until = cx.now.monotonic + self.config.initiator_timeout;
-        self.handshakes
-            .insert(key, handshake, until, Priority::Proven)
+        self.keep(key, handshake, until, Priority::Proven)
             .map_err(|reason| Refused::new(Direction::Egress, reason))?;
-        if entry.is_some() {
+        if self.handshakes.get(&key).is_some_and(|kept| kept.entry.is_some()) {
             self.handshakes.complete(&key, cx.now.monotonic + self.config.completed_timeout);
         }
         Ok(())
     }
 
-    fn adopt_answering(
-        &mut self,
-        cx: &mut Context<'_>,
-        packet: &Packet,
-        answered: Answered,
-    ) -> Result<(), Box<Refused>> {
+    fn adopt_answering(&mut self, cx: &Context<'_>, answered: Answered) -> Result<(), Box<Refused>> {
         let refused = |reason| Refused::new(Direction::Ingress, reason);
         let Answered { isn, own: sender, peer: initiator, holds, syn_ack } = answered;
         let key = HalfOpenKey { flow: cx.key, role: Role::Responder, isn };
-        if self.keeps_own(cx, packet, &key, sender, None) {
-            return Ok(());
-        }
         let own = self.own.find(&sender.token, cx.now.wall).cloned().ok_or_else(|| refused(Reason::Stray))?;
         let peer = self
             .held_token(&initiator.token, cx.now)
@@ -128,38 +117,36 @@ impl Engine {
             ..Handshake::new(Half::Responder(responder), cx.unit.epoch)
         };
         let until = cx.now.monotonic + self.config.responder_timeout;
-        self.handshakes.insert(key, handshake, until, priority).map_err(refused)
+        self.keep(key, handshake, until, priority).map_err(refused)
     }
 
-    /// Whether the engine has this handshake under a nonce of its own, and the packet does not say that it belongs to the
-    /// one handed over.
-    fn keeps_own(
+    /// Keeps a handshake that was handed over: as a rival of the engine's own, if there is one under another nonce.
+    fn keep(
         &mut self,
-        cx: &Context<'_>,
-        packet: &Packet,
-        key: &HalfOpenKey,
-        adopted: Sender,
-        entry: Option<ConnectionEntry>,
-    ) -> bool {
-        let Some(kept) = self.handshakes.get(key) else { return false };
-        if kept.own_nonce() == Some(adopted.nonce) {
-            return kept.entry.is_some() || entry.is_none();
+        key: HalfOpenKey,
+        handshake: Handshake,
+        until: Instant,
+        priority: Priority,
+    ) -> Result<(), Reason> {
+        let Some(kept) = self.handshakes.get_mut(&key) else {
+            return self.handshakes.insert(key, handshake, until, priority);
+        };
+        let known = kept.own_nonce() == handshake.own_nonce();
+        match (kept.entry.is_some(), handshake.entry.is_some()) {
+            (true, _) => {}
+            (false, true) => *kept = handshake,
+            (false, false) if known => {}
+            (false, false) => kept.rival = Some(Box::new(handshake)),
         }
-        if entry.is_some() {
-            return kept.entry.is_some();
-        }
-        let Some(Ok(header)) = parse::tap_header(cx.segment.payload(&packet.bytes)) else { return true };
-        match header.body {
-            Body::Ack { echo } | Body::Refusal { echo, .. } | Body::TokenRequest { echo } => {
-                echo != adopted.nonce.0
-            }
-            Body::SynAck { .. } => {
-                let Ok(Some(peer)) = self.held_token(&TokenId(header.token_id), cx.now) else { return true };
-                let Some(ours) = self.own.find(&adopted.token, cx.now.wall).cloned() else { return true };
-                self.keys(&ours, &peer, Role::Initiator)
-                    .is_ok_and(|keys| message::check_mac(&header, &keys.responder, adopted).is_err())
-            }
-            Body::Syn { .. } => true,
+        Ok(())
+    }
+
+    /// Goes on with the rival, if a message belongs to that one only: the other party has chosen.
+    pub(super) fn prefer(&mut self, key: &HalfOpenKey, belongs: impl Fn(&Handshake) -> bool) {
+        let Some(kept) = self.handshakes.get_mut(key).filter(|kept| !belongs(kept)) else { return };
+        if let Some(rival) = kept.rival.take_if(|rival| belongs(rival)) {
+            let own = std::mem::replace(kept, *rival);
+            kept.rival = Some(Box::new(Handshake { rival: None, ..own }));
         }
     }
 }

@@ -7,7 +7,7 @@ use trireme_handshake::initiator::{Attach, Initiator, Input, Output, PeerRefusal
 use trireme_handshake::message::{self, Sender};
 use trireme_identity::Direction;
 use trireme_token::rotation::OwnToken;
-use trireme_token::{PairKeys, Role, TokenId};
+use trireme_token::{Nonce, PairKeys, Role, TokenId};
 use trireme_wire::edit;
 use trireme_wire::tap::{self, Body, Header};
 use trireme_wire::tcp::Flags;
@@ -41,6 +41,9 @@ impl Engine {
             Some(Err(reason)) if unanswered => return Err(Refused::new(EGRESS, reason)),
             Some(Err(_)) | None => return Ok(None),
         };
+        if let Body::Refusal { echo, .. } | Body::TokenRequest { echo } = header.body {
+            self.prefer(&key, |rival| rival.own_nonce() == Some(Nonce(echo)));
+        }
         let output = match header.body {
             Body::Refusal { .. } => {
                 let (own, keys) = self.keys_of_refuser(cx, key, &header).unzip();

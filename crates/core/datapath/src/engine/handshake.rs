@@ -47,6 +47,9 @@ pub(crate) struct Handshake {
     pub(crate) peer_holds_token: PeerHolds,
     /// How often the proof was sent.
     pub(crate) proofs: u32,
+    /// The same handshake under another nonce: a back end may begin one that the engine has begun already, when it has
+    /// learned to meanwhile. Which of the two counts is for the other party to say.
+    pub(crate) rival: Option<Box<Self>>,
 }
 
 /// Whether a SYN asked for Multipath TCP.
@@ -78,6 +81,7 @@ impl Handshake {
             multipath: Multipath::NotAsked,
             peer_holds_token: PeerHolds::Unknown,
             proofs: 0,
+            rival: None,
         }
     }
 
@@ -92,6 +96,19 @@ impl Handshake {
                 None => None,
             },
         }
+    }
+
+    /// The nonce of an initiator with identity.
+    pub(crate) fn peer_nonce(&self) -> Option<Nonce> {
+        match &self.half {
+            Half::Initiator(_) => None,
+            Half::Responder(responder) => responder.syn().map(|syn| syn.peer().nonce),
+        }
+    }
+
+    /// Our token and nonce.
+    pub(crate) fn shown(&self) -> Option<(OwnToken, Nonce)> {
+        Some((self.own.clone()?, self.own_nonce()?))
     }
 
     /// Whether a SYN with the nonce of this handshake may show this token instead: it must be of the same unit, and no

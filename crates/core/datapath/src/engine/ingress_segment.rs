@@ -8,9 +8,9 @@ use trireme_handshake::message::{self, Sender};
 use trireme_handshake::responder::{Input, Output, Responder};
 use trireme_identity::Direction;
 use trireme_token::rotation::OwnToken;
-use trireme_token::{PairKeys, Role, TokenId, Verified};
+use trireme_token::{Nonce, PairKeys, Role, TokenId, Verified};
 use trireme_wire::edit;
-use trireme_wire::tap::{self, Header, Kind};
+use trireme_wire::tap::{self, Body, Header, Kind};
 use trireme_wire::tcp::Flags;
 
 use super::egress_syn::strip;
@@ -132,6 +132,9 @@ impl Engine {
 
     fn initiator_segment(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
         let proof = self.kind_3(cx, packet, key)?;
+        if let Some(Header { body: Body::Ack { echo }, .. }) = &proof {
+            self.prefer(&key, |rival| rival.own_nonce() == Some(Nonce(*echo)));
+        }
         let (seq, ack) = (cx.segment.seq, cx.segment.ack);
         let claim = proof.as_ref().and_then(|header| self.claim_of(cx, key, header)).transpose();
         let claim = claim.map_err(|reason| Refused::new(INGRESS, reason))?;

@@ -67,6 +67,9 @@ impl Engine {
         key: HalfOpenKey,
         header: Option<&Header>,
     ) -> Result<Option<Next>, Box<Refused>> {
+        if let Some(sender) = header.map(message::sender) {
+            self.prefer(&key, |rival| rival.peer_nonce() == Some(sender.nonce));
+        }
         self.judge_half_open_again(cx, key)?;
         let Some(handshake) = self.handshakes.get_mut(&key) else { return Ok(None) };
         let Half::Responder(responder) = &mut handshake.half else { return Ok(None) };

@@ -143,9 +143,8 @@ impl Engine {
             Some(Ok(_)) => return Err(refused(Reason::TapUnexpected)),
             Some(Err(reason)) => return Err(refused(reason)),
         };
-        let asked =
-            self.handshakes.get(&key).and_then(|asked| Some((asked.own.clone()?, asked.own_nonce()?)));
-        let (own, nonce) = asked.ok_or_else(|| refused(Reason::TapUnexpected))?;
+        let asked = self.handshakes.get(&key).and_then(Handshake::shown);
+        let asked = asked.ok_or_else(|| refused(Reason::TapUnexpected))?;
         let source = cx.key.remote.0;
         // The unit asked for this answer: checking it must not depend on what strangers use up.
         let peer = match self.peer_of(&header, payload, source, Priority::Proven, cx.now, cx.out) {
@@ -154,12 +153,23 @@ impl Engine {
             Ok(Peer::Unknown) => return Err(refused(Reason::TokenUnknown)),
             Err(reason) => return Err(refused(reason)),
         };
-        let answers = |own: &OwnToken, keys: &PairKeys| {
-            message::check_mac(&header, &keys.responder, Sender { token: own.token.id, nonce }).is_ok()
-        };
-        let (own, keys) = self
-            .answered_token(cx, &own, &peer, Role::Initiator, answers)
-            .map_err(|reason| refused(reason).with_peer(&peer))?;
+        let rival = self.handshakes.get(&key).and_then(|kept| kept.rival.as_ref()?.shown());
+        let mut answered = None;
+        for (own, nonce) in std::iter::once(asked).chain(rival) {
+            let answers = |own: &OwnToken, keys: &PairKeys| {
+                message::check_mac(&header, &keys.responder, Sender { token: own.token.id, nonce }).is_ok()
+            };
+            let (own, keys) = self
+                .answered_token(cx, &own, &peer, Role::Initiator, answers)
+                .map_err(|reason| refused(reason).with_peer(&peer))?;
+            if answers(&own, &keys) {
+                self.prefer(&key, |handshake| handshake.own_nonce() == Some(nonce));
+                answered = Some((own, keys));
+                break;
+            }
+            answered = answered.or(Some((own, keys)));
+        }
+        let (own, keys) = answered.ok_or_else(|| refused(Reason::Internal))?;
         Ok(Said::Answer(Answer { header, peer, own, keys }))
     }
 
