@@ -38,7 +38,7 @@ fn allowed_conversations_complete_denied_ones_stay_silent_and_nothing_is_left() 
 fn the_same_holds_where_kernels_complete_handshakes_by_themselves() {
     check(Campaign {
         guard: Guard::FastPath,
-        schedules: 10_000,
+        schedules: 4000,
         test: "the_same_holds_where_kernels_complete_handshakes_by_themselves",
     });
 }

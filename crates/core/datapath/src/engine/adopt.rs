@@ -79,7 +79,15 @@ impl Engine {
             entry.zip(opened.peer).and_then(|(entry, peer)| proving(cx, &opened, peer, &entry));
         let peer = entry.and_then(|entry| self.peer_of_entry(cx, &entry));
         let half = Half::Initiator(Initiator::resume(sent, authenticated));
-        let handshake = Handshake { own: Some(own), peer, entry, syn, ..Handshake::new(half, opened.epoch) };
+        let installed_at = entry.map(|_| cx.now.monotonic);
+        let handshake = Handshake {
+            own: Some(own),
+            peer,
+            entry,
+            installed_at,
+            syn,
+            ..Handshake::new(half, opened.epoch)
+        };
         let until = cx.now.monotonic + self.config.initiator_timeout;
         self.keep(key, handshake, until, Priority::Proven)
             .map_err(|reason| Refused::new(Direction::Egress, reason))?;
@@ -128,6 +136,7 @@ impl Engine {
         until: Instant,
         priority: Priority,
     ) -> Result<(), Reason> {
+        self.forget_older(&key);
         let Some(kept) = self.handshakes.get_mut(&key) else {
             return self.handshakes.insert(key, handshake, until, priority);
         };
@@ -139,6 +148,20 @@ impl Engine {
             (false, false) => kept.rival = Some(Box::new(handshake)),
         }
         Ok(())
+    }
+
+    /// The back end has ended what was on the tuple before.
+    fn forget_older(&mut self, key: &HalfOpenKey) {
+        let older: Vec<_> = [Role::Initiator, Role::Responder]
+            .into_iter()
+            .flat_map(|role| self.handshakes.of_flow(key.flow, role))
+            .filter(|(other, handshake)| *other != key && handshake.entry.is_some())
+            .map(|(other, _)| *other)
+            .collect();
+        for other in older {
+            self.handshakes.remove(&other);
+            self.held.take(other);
+        }
     }
 
     /// Goes on with the rival, if a message belongs to that one only: the other party has chosen.

@@ -23,7 +23,8 @@ impl Engine {
             let entry = self.current(cx, packet.hook, entry)?;
             return self.egress_established(cx, packet, &entry);
         }
-        let Some(key) = self.handshake_of(cx.key, &cx.segment, Hook::FromPu) else {
+        let found = self.handshake_of(cx.key, &cx.segment, Hook::FromPu);
+        let Some(key) = found.filter(|found| self.speaks_for(found, cx, Hook::FromPu)) else {
             return Err(Refused::new(EGRESS, Reason::Stray));
         };
         if let Some(entry) = self.handshakes.get(&key).and_then(|handshake| handshake.entry) {

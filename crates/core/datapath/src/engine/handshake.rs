@@ -1,11 +1,13 @@
 //! What the engine keeps about a handshake besides the state machine's own state.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use trireme_flow::{ConnectionClass, ConnectionEntry, FlowKey, HalfOpenKey, NO_PEER_SLOT, Reason};
 use trireme_handshake::Fault;
 use trireme_handshake::initiator::Initiator;
 use trireme_handshake::responder::Responder;
+use trireme_identity::time::Instant;
 use trireme_policy::Decision;
 use trireme_token::rotation::OwnToken;
 use trireme_token::{Nonce, PairKeys, Role, TokenId, Verified, pair_keys};
@@ -39,6 +41,8 @@ pub(crate) struct Handshake {
     pub(crate) epoch: u32,
     /// What was installed.
     pub(crate) entry: Option<ConnectionEntry>,
+    /// When.
+    pub(crate) installed_at: Option<Instant>,
     /// The unit's SYN without TAP, to be sent again on request.
     pub(crate) syn: Vec<u8>,
     /// Whether the initiator's stack wants Multipath TCP: then its own third ACK must be the first to arrive.
@@ -77,6 +81,7 @@ impl Handshake {
             decision: None,
             epoch,
             entry: None,
+            installed_at: None,
             syn: Vec::new(),
             multipath: Multipath::NotAsked,
             peer_holds_token: PeerHolds::Unknown,
@@ -167,14 +172,23 @@ impl Engine {
 
     /// The handshake that a segment without SYN belongs to: the one whose first sequence number lies closest before it.
     pub(super) fn handshake_of(&self, key: FlowKey, segment: &Segment, hook: Hook) -> Option<HalfOpenKey> {
-        let number = |role: Role| match (role, hook) {
-            (Role::Initiator, Hook::FromPu) | (Role::Responder, Hook::ToPu) => segment.seq,
-            (Role::Initiator, Hook::ToPu) | (Role::Responder, Hook::FromPu) => segment.ack,
-        };
         [Role::Initiator, Role::Responder]
             .into_iter()
             .flat_map(|role| self.handshakes.of_flow(key, role).map(|(key, _)| *key))
-            .min_by_key(|found| number(found.role).wrapping_sub(found.isn))
+            .min_by_key(|found| distance(found, segment, hook))
+    }
+
+    /// Whether a handshake may speak for a segment of which the back end's table knows no connection. A completed one may
+    /// for as long as segments are on their way that were taken before its entry was written: the table's entry may have
+    /// ended since, by a new handshake of the back end's own.
+    pub(super) fn speaks_for(&self, found: &HalfOpenKey, cx: &Context<'_>, hook: Hook) -> bool {
+        let Some(handshake) = self.handshakes.get(found) else { return false };
+        match handshake.installed_at.filter(|_| handshake.entry.is_some()) {
+            None => true,
+            Some(at) => {
+                cx.now.monotonic.since(at) <= ON_THE_WAY && distance(found, &cx.segment, hook) <= FIRST_BYTES
+            }
+        }
     }
 
     /// A new connection on the tuple ends what was there before it.
@@ -203,6 +217,20 @@ impl Engine {
         }
     }
 }
+
+/// How far a segment lies behind the first sequence number of a handshake.
+const fn distance(found: &HalfOpenKey, segment: &Segment, hook: Hook) -> u32 {
+    let number = match (found.role, hook) {
+        (Role::Initiator, Hook::FromPu) | (Role::Responder, Hook::ToPu) => segment.seq,
+        (Role::Initiator, Hook::ToPu) | (Role::Responder, Hook::FromPu) => segment.ack,
+    };
+    number.wrapping_sub(found.isn)
+}
+
+/// How long a segment may be on its way between the back end and the engine.
+const ON_THE_WAY: Duration = Duration::from_secs(1);
+/// More than an initiator sends in one flight.
+const FIRST_BYTES: u32 = 1 << 20;
 
 /// The reason that a fault is reported as.
 pub(crate) const fn reason_of(fault: Fault) -> Reason {

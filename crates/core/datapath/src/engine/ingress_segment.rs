@@ -40,7 +40,8 @@ impl Engine {
         if let Some(next) = self.control(cx, packet)? {
             return Ok(next);
         }
-        let Some(key) = self.handshake_of(cx.key, &cx.segment, Hook::ToPu) else {
+        let found = self.handshake_of(cx.key, &cx.segment, Hook::ToPu);
+        let Some(key) = found.filter(|found| self.speaks_for(found, cx, Hook::ToPu)) else {
             return Err(Refused::new(INGRESS, Reason::Stray));
         };
         if let Some(entry) = self.handshakes.get(&key).and_then(|handshake| handshake.entry) {

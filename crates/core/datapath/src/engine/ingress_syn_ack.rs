@@ -60,7 +60,10 @@ impl Engine {
             strip(packet, EGRESS)?;
             return Ok(Next::Pass);
         }
-        let key = self.answered_syn(cx)?;
+        let Some(key) = self.answered_syn(cx)? else {
+            strip(packet, EGRESS)?;
+            return Ok(Next::Pass);
+        };
         let said = match self.kind_2(cx, packet, key)? {
             Said::Pending(job) => return Ok(Next::Park(job)),
             Said::Answer(answer) => Some(answer),
@@ -105,12 +108,14 @@ impl Engine {
             && self.handshakes.get(&key).is_none()
     }
 
-    /// The handshake that a SYN-ACK answers. One that acknowledges more than the SYN took the payload for data.
-    fn answered_syn(&mut self, cx: &mut Context<'_>) -> Result<HalfOpenKey, Box<Refused>> {
+    /// The handshake that a SYN-ACK answers. One that acknowledges more than the SYN took the payload for data. One of an
+    /// older connection answers none: a stack that waits for another gives it the reset that ends it (RFC 9293, section
+    /// 3.10.7.3), and takes nothing from it.
+    fn answered_syn(&mut self, cx: &mut Context<'_>) -> Result<Option<HalfOpenKey>, Box<Refused>> {
         let isn = cx.segment.ack.wrapping_sub(1);
         let key = HalfOpenKey { flow: cx.key, role: Role::Initiator, isn };
         if self.handshakes.get(&key).is_some() {
-            return Ok(key);
+            return Ok(Some(key));
         }
         let input = Input::SynAck { ack: cx.segment.ack, message: None };
         let beyond = self.handshakes.of_flow(cx.key, Role::Initiator).any(|(_, handshake)| {
@@ -120,7 +125,10 @@ impl Engine {
             output == Output::Drop(trireme_handshake::Fault::BeyondSyn)
         });
         if !beyond {
-            return Err(Refused::new(EGRESS, Reason::Stray));
+            let waits = self.handshakes.of_flow(cx.key, Role::Initiator).any(|(_, handshake)| {
+                matches!(handshake.half, Half::Initiator(Initiator::SynSent(_) | Initiator::PlainSent(_)))
+            });
+            return if waits { Ok(None) } else { Err(Refused::new(EGRESS, Reason::Stray)) };
         }
         let until = cx.now.monotonic + self.config.hostile_timeout;
         self.hostile.insert((cx.slot, cx.key.remote), until);
@@ -266,6 +274,8 @@ impl Engine {
     pub(super) fn install(&mut self, cx: &mut Context<'_>, key: HalfOpenKey, entry: ConnectionEntry) {
         if let Some(handshake) = self.handshakes.get_mut(&key) {
             handshake.entry = Some(entry);
+            handshake.installed_at = Some(cx.now.monotonic);
+            handshake.rival = None;
         }
         self.handshakes.complete(&key, cx.now.monotonic + self.config.completed_timeout);
         cx.out.push(Effect::Install(cx.key, entry));

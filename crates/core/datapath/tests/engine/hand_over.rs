@@ -362,3 +362,43 @@ fn a_syn_ack_behind_an_established_handshake_leaves_and_arrives_bare() {
     let parsed = Segment::parse(&wire).unwrap();
     assert_eq!(parsed.ack, ISN + 1);
 }
+
+/// The engine has the SYN; by the time of its repetition the back end knows the initiator and begins for itself.
+#[test]
+fn of_two_handshakes_for_one_syn_the_one_counts_that_the_initiator_took() {
+    for (taken, nonce) in [("the engine's", None), ("the back end's", Some(NR))] {
+        let (mut pair, facts) = acquainted();
+        pair.server_gets(&facts.syn()).got();
+        let answer = pair.server_sends(&syn_ack_with(SERVER_ISN, ISN)).sent();
+        pair.server.hand_over = Some(facts.answering(Some(SERVER_ISN)));
+        assert!(pair.server_gets(&data_of(ISN, b"GET")).unit.is_empty());
+        let nr = nonce.unwrap_or_else(|| Nonce(tap(&answer).nonce));
+        let responder = Sender { nonce: nr, ..facts.responder() };
+        let proof = message::ack(facts.initiator(), &facts.client_keys.initiator, responder).unwrap();
+        let step = pair.server_gets(&with_payload(&ack_of(ISN), &proof));
+        assert_eq!(step.unit, [ack_of(ISN), data_of(ISN, b"GET")], "{taken}");
+    }
+}
+
+#[test]
+fn a_completed_handshake_does_not_speak_for_later_connections_of_the_back_end() {
+    for (wait, passes) in [(0, true), (2, false)] {
+        let mut pair = Pair::new();
+        pair.connect();
+        pair.server.table.clear();
+        pair.client.table.clear();
+        pair.wait(std::time::Duration::from_secs(wait));
+        for step in [pair.server_gets(&data(b"x")), pair.server_sends(&server_data(b"x"))] {
+            assert_eq!(step.dropped, (!passes).then_some(Reason::Stray));
+        }
+        assert_eq!(pair.client_sends(&data(b"x")).dropped, (!passes).then_some(Reason::Stray));
+    }
+    let mut pair = Pair::new();
+    pair.connect();
+    pair.server.table.clear();
+    let far = segment(&trireme_wire::build::TcpSpec {
+        payload: b"x",
+        ..from_client(next().wrapping_add(1 << 21), SERVER_ISN + 1, PSH_ACK)
+    });
+    assert_eq!(pair.server_gets(&far).silence(), Reason::Stray);
+}
