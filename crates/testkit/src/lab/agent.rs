@@ -13,8 +13,8 @@ use super::{Lab, LabError, Namespace, Process, Side};
 
 pub use config::{AgentConfig, Credential, Root, Trust};
 
-/// How long an agent may take until it enforces.
-const START: Duration = Duration::from_secs(20);
+/// How long an agent may take until it enforces: the kernel verifies its programs, on a busy machine for long.
+const START: Duration = Duration::from_secs(90);
 /// How often the log is looked at while an agent starts.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -63,6 +63,7 @@ impl Agent {
         fs::create_dir_all(&dir).map_err(LabError::io(format!("creating {}", dir.display())))?;
         let instance = format!("lab-{}-{side}", lab.id());
         write(&dir.join("policy.yaml"), &config.policy)?;
+        write(&dir.join("deny-list"), "")?;
         write(&dir.join("agent.toml"), &config.to_toml(&instance, &lab.bpffs()))?;
         let namespace = lab.node(side).namespace.clone();
         let mut agent = Self { program: program.clone(), namespace, side, dir, process: None };
@@ -150,6 +151,12 @@ impl Agent {
     #[must_use]
     pub fn policy_file(&self) -> PathBuf {
         self.dir.join("policy.yaml")
+    }
+
+    /// Its deny list, read again whenever it changes, if [`AgentConfig::deny_list`] says so.
+    #[must_use]
+    pub fn deny_list(&self) -> PathBuf {
+        self.dir.join("deny-list")
     }
 
     /// What it logged so far.

@@ -25,6 +25,8 @@ pub struct AgentConfig {
     pub lifetime_secs: u64,
     /// `error` to `trace`; tests read the log, benchmarks must not pay for it.
     pub log_level: &'static str,
+    /// Whether a deny list is read; it is empty at first.
+    pub deny_list: bool,
     /// More lines of the section `[enforcement]`.
     pub enforcement: String,
     /// More lines at the end of the file, sections that are not written otherwise.
@@ -89,6 +91,7 @@ impl AgentConfig {
             strict_identity: false,
             lifetime_secs: 600,
             log_level: "debug",
+            deny_list: false,
             enforcement: String::new(),
             more: String::new(),
             policy: policy.to_owned(),
@@ -121,6 +124,7 @@ impl AgentConfig {
             strict_identity,
             lifetime_secs,
             log_level,
+            deny_list,
             enforcement,
             more,
             policy: _,
@@ -132,7 +136,7 @@ impl AgentConfig {
              [token]\nencoding = {}\nlifetime_secs = {lifetime_secs}\n\n\
              [enforcement]\nauthorization = {}\nrefusal = {}\nother_protocols = {}\n\
              strict_identity = {strict_identity}\n{enforcement}\n\
-             [policy]\nfile = \"policy.yaml\"\n\n[log]\nlevel = \"{log_level}\"\n\n{}\n{more}",
+             [policy]\nfile = \"policy.yaml\"\n{}\n[log]\nlevel = \"{log_level}\"\n\n{}\n{more}",
             quote(node),
             quote(instance),
             quote_path(bpffs),
@@ -140,6 +144,7 @@ impl AgentConfig {
             quote(authorization),
             quote(refusal),
             quote(other_protocols),
+            if *deny_list { "deny_list = \"deny-list\"\n" } else { "" },
             trust.to_toml()
         );
         for (pu, tags) in pus {

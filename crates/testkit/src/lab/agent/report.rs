@@ -68,12 +68,34 @@ impl Agent {
     /// # Errors
     /// As [`Agent::status`].
     pub fn count(&self, reason: Reason) -> Result<u64, LabError> {
+        self.counter(reason.name())
+    }
+
+    /// How often the programs in the kernel counted something, over all workloads, by the counter's name.
+    ///
+    /// # Errors
+    /// As [`Agent::status`].
+    pub fn kernel_count(&self, name: &str) -> Result<u64, LabError> {
+        self.counter(&format!("kernel/{name}"))
+    }
+
+    /// A size or a count of the whole node, by its name; absent if there is none of that name.
+    ///
+    /// # Errors
+    /// As [`Agent::status`].
+    pub fn gauge(&self, name: &str) -> Result<Option<u64>, LabError> {
+        let status = self.status()?;
+        let gauges = status.pointer("/datapath/gauges");
+        Ok(gauges.and_then(|gauges| gauges.get(name)).and_then(Value::as_u64))
+    }
+
+    fn counter(&self, name: &str) -> Result<u64, LabError> {
         let status = self.status()?;
         let counters = status.pointer("/datapath/counters").and_then(Value::as_array);
         let matching = counters
             .into_iter()
             .flatten()
-            .filter(|counter| counter.get("reason").and_then(Value::as_str) == Some(reason.name()));
+            .filter(|counter| counter.get("reason").and_then(Value::as_str) == Some(name));
         Ok(matching.filter_map(|counter| counter.get("count").and_then(Value::as_u64)).sum())
     }
 }
