@@ -7,7 +7,11 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod flood;
+mod judge;
+mod live;
 mod packets;
+mod script;
 mod transfer;
 mod world;
 
@@ -17,7 +21,11 @@ use std::time::Duration;
 use rustix::process::Resource;
 use trireme_testkit::lab::AgentProgram;
 
+pub use flood::half_open;
+pub use judge::{Fast, Judge, by_both, by_both_disturbed, by_both_with};
+pub use live::{abort, connect_from, is_alive, is_alive_within};
 pub use packets::{is_of_port, kind_of, payload_of};
+pub use script::python;
 pub use transfer::{Echoed, Stream, echo_megabytes};
 pub use world::{CLOSED_PORT, POLICY, PORT, World, WorldSpec};
 
@@ -25,6 +33,8 @@ pub use world::{CLOSED_PORT, POLICY, PORT, World, WorldSpec};
 pub const PROMPT: Duration = Duration::from_millis(900);
 /// Long enough for two retransmissions of a SYN.
 pub const PATIENT: Duration = Duration::from_secs(5);
+/// After so long the programs have noticed that their agent is away.
+pub const AWAY: Duration = Duration::from_millis(3500);
 
 /// The program under test: `$TRIREME_BIN`, or what `cargo build -p trireme-cli` left beside the tests.
 ///

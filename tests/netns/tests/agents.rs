@@ -10,7 +10,7 @@ use std::time::Duration;
 use trireme_testkit::lab::{
     Agent, AgentConfig, Family, Reach, Server, connect, eventually, probe, uninterrupted,
 };
-use trireme_tests_netns::{PATIENT, POLICY, PORT, PROMPT, World, WorldSpec};
+use trireme_tests_netns::{AWAY, Judge, PATIENT, POLICY, PORT, PROMPT, World, WorldSpec};
 
 /// Says a byte and hears it back.
 fn is_alive(mut stream: &TcpStream) -> bool {
@@ -22,42 +22,52 @@ fn is_alive(mut stream: &TcpStream) -> bool {
 type End = fn(&mut Agent);
 
 #[test]
-fn a_killed_agent_leaves_live_connections_open_and_new_ones_closed_until_it_is_back() {
+fn a_killed_agent_leaves_live_connections_open_and_known_peers_connecting_until_it_is_back() {
     ends_and_comes_back(|agent| agent.kill().unwrap());
 }
 
 #[test]
-fn a_stopped_agent_leaves_live_connections_open_and_new_ones_closed_until_it_is_back() {
+fn a_stopped_agent_leaves_live_connections_open_and_known_peers_connecting_until_it_is_back() {
     ends_and_comes_back(|agent| agent.stop().unwrap());
 }
 
 fn ends_and_comes_back(end: End) {
-    let spec = WorldSpec::new();
-    let config = spec.b.clone();
-    let mut world = spec.start();
-    let _server = Server::echo(&world.server.namespace, PORT).unwrap();
-    let streams = Family::BOTH.map(|family| {
-        let stream = connect(&world.client.namespace, world.server.at(family, PORT), PROMPT).unwrap();
-        assert!(is_alive(&stream), "{}", world.logs());
-        stream
-    });
-    end(&mut world.b);
-    assert!(streams.iter().all(is_alive), "a live connection ended with the agent");
-    for family in Family::BOTH {
-        assert_eq!(world.client_sees(family, PORT), Reach::Silent, "open without an agent");
-        assert_eq!(world.stranger_sees(family, PORT), Reach::Silent, "open without an agent");
-    }
-    world.b.restart(&world.lab, &config).unwrap();
-    assert!(streams.iter().all(is_alive), "a live connection ended with the restart\n{}", world.logs());
-    for family in Family::BOTH {
-        assert_eq!(world.client_sees(family, PORT), Reach::Answered, "{}", world.logs());
-        assert_eq!(world.stranger_sees(family, PORT), Reach::Silent);
+    for judge in [Judge::Agent, Judge::Kernel] {
+        let spec = WorldSpec::new().judged_by(judge);
+        let config = spec.b.clone();
+        let mut world = spec.start();
+        if judge == Judge::Kernel {
+            world.introduce();
+        }
+        let _server = Server::echo(&world.server.namespace, PORT).unwrap();
+        let streams = Family::BOTH.map(|family| {
+            let stream = connect(&world.client.namespace, world.server.at(family, PORT), PROMPT).unwrap();
+            assert!(is_alive(&stream), "{}", world.logs());
+            stream
+        });
+        end(&mut world.b);
+        assert!(streams.iter().all(is_alive), "a live connection ended with the agent");
+        // Right away, and when the programs have noticed that nobody answers.
+        for _ in 0..2 {
+            for family in Family::BOTH {
+                let known = if judge == Judge::Kernel { Reach::Answered } else { Reach::Silent };
+                assert_eq!(world.client_sees(family, PORT), known, "{judge:?}, without an agent");
+                assert_eq!(world.stranger_sees(family, PORT), Reach::Silent, "open without an agent");
+            }
+            thread::sleep(AWAY);
+        }
+        world.b.restart(&world.lab, &config).unwrap();
+        assert!(streams.iter().all(is_alive), "a live connection ended with the restart\n{}", world.logs());
+        for family in Family::BOTH {
+            assert_eq!(world.client_sees(family, PORT), Reach::Answered, "{}", world.logs());
+            assert_eq!(world.stranger_sees(family, PORT), Reach::Silent);
+        }
     }
 }
 
 #[test]
 fn a_connect_made_while_the_agent_is_away_completes_when_it_is_back() {
-    let spec = WorldSpec::new();
+    let spec = WorldSpec::new().judged_by(Judge::Agent);
     let config = spec.b.clone();
     let mut world = spec.start();
     let _server = Server::echo(&world.server.namespace, PORT).unwrap();

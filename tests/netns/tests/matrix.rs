@@ -37,12 +37,17 @@ fn admits_and_refuses(trust: impl Fn(&mut WorldSpec)) {
                 ("stranger", "decoy", Reach::Answered),
             ];
             let pus = [&world.client, &world.stranger, &world.server, &near, &decoy];
-            let seen = see_all(&pus, expected.map(|(from, to, _)| (from, to)));
+            let pairs = expected.map(|(from, to, _)| (from, to));
+            let first = see_all(&pus, pairs);
+            let (again, taken) = world.judged(|| see_all(&pus, pairs));
             let wanted: Vec<_> = Family::BOTH
                 .iter()
                 .flat_map(|family| expected.map(|(from, to, reach)| (*family, from, to, reach)))
                 .collect();
-            assert_eq!(seen, wanted, "{encoding_a} to {encoding_b}, {authorization}\n{}", world.logs());
+            let case = format!("{encoding_a} to {encoding_b}, {authorization}");
+            assert_eq!(first, wanted, "{case}\n{}", world.logs());
+            assert_eq!(again, wanted, "{case}, once they know each other\n{}", world.logs());
+            assert!(taken.is_whole(), "{case}: not judged by the programs: {taken}\n{}", world.look());
         }
     }
 }

@@ -11,9 +11,11 @@ use std::time::Duration;
 use socket2::SockRef;
 use trireme_flow::Reason;
 use trireme_testkit::lab::{Family, Fate, IpTap, Lab, Reach, Recording, Relay, Server, Side, connect, probe};
-use trireme_tests_netns::{PATIENT, PORT, PROMPT, World, WorldSpec, kind_of, payload_of};
+use trireme_tests_netns::{
+    PATIENT, PORT, PROMPT, World, WorldSpec, by_both, by_both_disturbed, kind_of, payload_of,
+};
 use trireme_wire::edit;
-use trireme_wire::tap::{self, Header, Kind};
+use trireme_wire::tap::{self, Kind};
 use trireme_wire::tcp::Segment;
 
 const REQUEST: &[u8] = b"give me something";
@@ -37,39 +39,42 @@ fn without_enforcement_a_replayed_handshake_is_answered() {
 
 #[test]
 fn a_replayed_syn_and_proof_from_another_port_get_no_data_through() {
-    let world = World::start();
-    let server = Server::echo(&world.server.namespace, PORT).unwrap();
-    for (family, port) in Family::BOTH.into_iter().zip([40_001, 40_002]) {
-        let (recording, _) = record(&world, family);
-        let before = server.accepted();
-        let outcome = recording.replay(&world.lab, port, REQUEST, Duration::from_secs(2)).unwrap();
-        assert_eq!(outcome.answer, Vec::<u8>::new());
-        assert_eq!(server.accepted(), before, "the server's stack completed a replayed handshake");
-    }
-    let refused = world.b.count(Reason::MacInvalid).unwrap() + world.b.count(Reason::NonceMismatch).unwrap();
-    assert!(refused > 0, "{}", world.logs());
-    assert_eq!(world.client_sees(Family::V4, PORT), Reach::Answered);
+    by_both(|world| {
+        let server = Server::echo(&world.server.namespace, PORT).unwrap();
+        for (family, port) in Family::BOTH.into_iter().zip([40_001, 40_002]) {
+            let (recording, _) = record(world, family);
+            let before = server.accepted();
+            let outcome = recording.replay(&world.lab, port, REQUEST, Duration::from_secs(2)).unwrap();
+            assert_eq!(outcome.answer, Vec::<u8>::new());
+            assert_eq!(server.accepted(), before, "the server's stack completed a replayed handshake");
+        }
+        let refused =
+            world.b.count(Reason::MacInvalid).unwrap() + world.b.count(Reason::NonceMismatch).unwrap();
+        assert!(refused > 0, "{}", world.logs());
+        assert_eq!(world.client_sees(Family::V4, PORT), Reach::Answered);
+    });
 }
 
 #[test]
 fn a_stale_established_entry_does_not_let_a_replayed_syn_bring_data() {
-    let world = World::start();
-    let server = Server::start(&world.server.namespace, PORT, |mut stream| {
-        let mut byte = [0];
-        if stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {
-            // An abort leaves the peer's entries as they were, and no socket here.
-            drop(SockRef::from(&stream).set_linger(Some(Duration::ZERO)));
+    by_both(|world| {
+        let server = Server::start(&world.server.namespace, PORT, |mut stream| {
+            let mut byte = [0];
+            if stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {
+                // An abort leaves the peer's entries as they were, and no socket here.
+                drop(SockRef::from(&stream).set_linger(Some(Duration::ZERO)));
+            }
+        })
+        .unwrap();
+        for family in Family::BOTH {
+            // Neither end's last words arrive, so that both nodes keep their entries.
+            let (recording, port) = record(world, family);
+            let before = server.accepted();
+            let outcome = recording.replay(&world.lab, port, REQUEST, Duration::from_secs(2)).unwrap();
+            assert_eq!(outcome.answer, Vec::<u8>::new());
+            assert_eq!(server.accepted(), before, "data came in on the entry of an earlier connection");
         }
-    })
-    .unwrap();
-    for family in Family::BOTH {
-        // Neither end's last words arrive, so that both nodes keep their entries.
-        let (recording, port) = record(&world, family);
-        let before = server.accepted();
-        let outcome = recording.replay(&world.lab, port, REQUEST, Duration::from_secs(2)).unwrap();
-        assert_eq!(outcome.answer, Vec::<u8>::new());
-        assert_eq!(server.accepted(), before, "data came in on the entry of an earlier connection");
-    }
+    });
 }
 
 /// Records an allowed handshake that is used once; returns it with the client's port.
@@ -91,25 +96,29 @@ fn record(world: &World, family: Family) -> (Recording, u16) {
 
 #[test]
 fn a_replayed_syn_ack_does_not_complete_a_connect() {
-    let world = World::start();
-    let _server = Server::echo(&world.server.namespace, PORT).unwrap();
-    let _relay = replace_after_first(&world, Kind::SynAck);
-    assert_eq!(world.client_sees(Family::V4, PORT), Reach::Answered, "{}", world.logs());
-    assert_eq!(world.client_sees(Family::V4, PORT), Reach::Silent);
-    let refused = world.a.count(Reason::MacInvalid).unwrap() + world.a.count(Reason::NonceMismatch).unwrap();
-    assert!(refused > 0, "{}", world.logs());
+    by_both_disturbed(|world| {
+        let _server = Server::echo(&world.server.namespace, PORT).unwrap();
+        let _relay = replace_after_first(world, Kind::SynAck);
+        assert_eq!(world.client_sees(Family::V4, PORT), Reach::Answered, "{}", world.logs());
+        assert_eq!(world.client_sees(Family::V4, PORT), Reach::Silent);
+        let refused =
+            world.a.count(Reason::MacInvalid).unwrap() + world.a.count(Reason::NonceMismatch).unwrap();
+        assert!(refused > 0, "{}", world.logs());
+    });
 }
 
 #[test]
 fn a_replayed_proof_does_not_open_a_connection() {
-    let world = World::start();
-    let server = Server::echo(&world.server.namespace, PORT).unwrap();
-    let _relay = replace_after_first(&world, Kind::Ack);
-    assert_eq!(world.client_sees(Family::V4, PORT), Reach::Answered, "{}", world.logs());
-    assert_eq!(world.client_sees(Family::V4, PORT), Reach::Mute);
-    assert_eq!(server.accepted(), 1);
-    let refused = world.b.count(Reason::MacInvalid).unwrap() + world.b.count(Reason::NonceMismatch).unwrap();
-    assert!(refused > 0, "{}", world.logs());
+    by_both_disturbed(|world| {
+        let server = Server::echo(&world.server.namespace, PORT).unwrap();
+        let _relay = replace_after_first(world, Kind::Ack);
+        assert_eq!(world.client_sees(Family::V4, PORT), Reach::Answered, "{}", world.logs());
+        assert_eq!(world.client_sees(Family::V4, PORT), Reach::Mute);
+        assert_eq!(server.accepted(), 1);
+        let refused =
+            world.b.count(Reason::MacInvalid).unwrap() + world.b.count(Reason::NonceMismatch).unwrap();
+        assert!(refused > 0, "{}", world.logs());
+    });
 }
 
 /// Puts the first connection's message of a kind into every later segment that carries one.
@@ -135,11 +144,12 @@ fn replace_after_first(world: &World, kind: Kind) -> Relay {
 
 #[test]
 fn a_syn_stripped_of_its_identity_is_refused_without_an_address_rule() {
-    let world = World::start();
-    let _server = Server::echo(&world.server.namespace, PORT).unwrap();
-    let _relay = strip(&world.lab, Kind::Syn);
-    assert_eq!(world.client_sees(Family::V4, PORT), Reach::Silent);
-    world.b.await_refusal(Reason::NetworkAcl).unwrap();
+    by_both_disturbed(|world| {
+        let _server = Server::echo(&world.server.namespace, PORT).unwrap();
+        let _relay = strip(&world.lab, Kind::Syn);
+        assert_eq!(world.client_sees(Family::V4, PORT), Reach::Silent);
+        world.b.await_refusal(Reason::NetworkAcl).unwrap();
+    });
 }
 
 const OPEN_BY_ADDRESS: &str = "\
@@ -181,20 +191,22 @@ fn strict_identity_refuses_a_stripped_syn_whatever_the_address_rules_say() {
 
 #[test]
 fn a_syn_ack_stripped_of_its_identity_is_refused() {
-    let world = World::start();
-    let _server = Server::echo(&world.server.namespace, PORT).unwrap();
-    let _relay = strip(&world.lab, Kind::SynAck);
-    assert_eq!(world.client_sees(Family::V4, PORT), Reach::Silent);
-    assert_eq!(world.client_sees(Family::V6, PORT), Reach::Silent);
+    by_both_disturbed(|world| {
+        let _server = Server::echo(&world.server.namespace, PORT).unwrap();
+        let _relay = strip(&world.lab, Kind::SynAck);
+        assert_eq!(world.client_sees(Family::V4, PORT), Reach::Silent);
+        assert_eq!(world.client_sees(Family::V6, PORT), Reach::Silent);
+    });
 }
 
 #[test]
 fn an_ack_stripped_of_its_proof_opens_nothing() {
-    let world = World::start();
-    let server = Server::echo(&world.server.namespace, PORT).unwrap();
-    let _relay = strip(&world.lab, Kind::Ack);
-    assert_eq!(world.client_sees(Family::V4, PORT), Reach::Mute);
-    assert_eq!(server.accepted(), 0, "{}", world.logs());
+    by_both_disturbed(|world| {
+        let server = Server::echo(&world.server.namespace, PORT).unwrap();
+        let _relay = strip(&world.lab, Kind::Ack);
+        assert_eq!(world.client_sees(Family::V4, PORT), Reach::Mute);
+        assert_eq!(server.accepted(), 0, "{}", world.logs());
+    });
 }
 
 /// Removes every TAP message of a kind from its segment.
@@ -225,63 +237,63 @@ fn a_proof_changed_on_its_way_opens_nothing() {
     notices_changes(Kind::Ack, &[Reach::Mute]);
 }
 
-/// Flips one bit of every message of a kind, another one for each connection, over the whole message.
+/// Flips one bit of every message of a kind, another one for each connection, over the whole header.
+///
+/// A receiver that holds the token which the header names does not read the attached bytes.
 fn notices_changes(kind: Kind, allowed: &[Reach]) {
     const CONNECTIONS: usize = 48;
     /// A SYN without a MAC may carry a cookie here, which nobody asked for and nobody reads.
     const COOKIE: Range<usize> = 40..56;
-    let world = World::start();
-    // Both nodes know each other: a message attaches its token or only names it, and carries a MAC.
-    let before = Server::echo(&world.server.namespace, PORT).unwrap();
-    assert_eq!(world.client_sees(Family::V4, PORT), Reach::Answered, "{}", world.logs());
-    drop(before);
-    // By the client's port: which byte was changed, and whether a connection came of it.
-    let changed: Arc<Mutex<BTreeMap<u16, usize>>> = Arc::default();
-    let opened: Arc<Mutex<Vec<u16>>> = Arc::default();
-    let (changes, ports) = (Arc::clone(&changed), Arc::clone(&opened));
-    let _server = Server::start(&world.server.namespace, PORT, move |stream| {
-        ports.lock().unwrap().push(stream.peer_addr().unwrap().port());
-    })
-    .unwrap();
-    let _relay = Relay::start(&world.lab, move |packet| {
-        if kind_of(packet) != Some(kind) {
-            return Fate::Pass;
-        }
-        let segment = Segment::parse(packet).unwrap();
-        let port = if segment.dst_port == PORT { segment.src_port } else { segment.dst_port };
-        let mut payload = payload_of(packet);
-        let mut changes = changes.lock().unwrap();
-        let number = changes.len();
-        let mut at = (number * bound(&payload) / CONNECTIONS) % payload.len();
-        if kind == Kind::Syn && COOKIE.contains(&at) {
-            at = COOKIE.end;
-        }
-        let at = *changes.entry(port).or_insert(at);
-        payload[at] ^= 1 << (at % 8);
-        let mut forged = packet.to_vec();
-        edit::replace_payload(&mut forged, &payload).unwrap();
-        Fate::Replace(vec![forged])
-    })
-    .unwrap();
-    let to = world.server.at(Family::V4, PORT);
-    let seen: Vec<_> = thread::scope(|scope| {
-        let probes: Vec<_> = (0..CONNECTIONS)
-            .map(|_| scope.spawn(|| probe(&world.client.namespace, to, PROMPT).unwrap()))
-            .collect();
-        probes.into_iter().map(|probe| probe.join().unwrap()).collect()
+    by_both_disturbed(|world| {
+        // Both nodes know each other: a message attaches its token or only names it, and carries a MAC.
+        let before = Server::echo(&world.server.namespace, PORT).unwrap();
+        assert_eq!(world.client_sees(Family::V4, PORT), Reach::Answered, "{}", world.logs());
+        drop(before);
+        // By the client's port: which byte was changed, and whether a connection came of it.
+        let changed: Arc<Mutex<BTreeMap<u16, usize>>> = Arc::default();
+        let opened: Arc<Mutex<Vec<u16>>> = Arc::default();
+        let (changes, ports) = (Arc::clone(&changed), Arc::clone(&opened));
+        let _server = Server::start(&world.server.namespace, PORT, move |stream| {
+            ports.lock().unwrap().push(stream.peer_addr().unwrap().port());
+        })
+        .unwrap();
+        let _relay = Relay::start(&world.lab, move |packet| {
+            if kind_of(packet) != Some(kind) {
+                return Fate::Pass;
+            }
+            let segment = Segment::parse(packet).unwrap();
+            let port = if segment.dst_port == PORT { segment.src_port } else { segment.dst_port };
+            let mut payload = payload_of(packet);
+            let mut changes = changes.lock().unwrap();
+            let number = changes.len();
+            let mut at = (number * tap::HEADER_LEN / CONNECTIONS) % payload.len();
+            if kind == Kind::Syn && COOKIE.contains(&at) {
+                at = COOKIE.end;
+            }
+            let at = *changes.entry(port).or_insert(at);
+            payload[at] ^= 1 << (at % 8);
+            let mut forged = packet.to_vec();
+            edit::replace_payload(&mut forged, &payload).unwrap();
+            Fate::Replace(vec![forged])
+        })
+        .unwrap();
+        let to = world.server.at(Family::V4, PORT);
+        let seen: Vec<_> = thread::scope(|scope| {
+            let probes: Vec<_> = (0..CONNECTIONS)
+                .map(|_| scope.spawn(|| probe(&world.client.namespace, to, PROMPT).unwrap()))
+                .collect();
+            probes.into_iter().map(|probe| probe.join().unwrap()).collect()
+        });
+        let changed = changed.lock().unwrap();
+        let opened: Vec<_> = opened.lock().unwrap().iter().map(|port| changed.get(port).copied()).collect();
+        assert_eq!(
+            opened,
+            Vec::new(),
+            "changed bytes that opened a connection all the same\n{}",
+            world.logs()
+        );
+        let odd: Vec<_> = seen.iter().filter(|reach| !allowed.contains(reach)).collect();
+        assert_eq!(odd, Vec::<&Reach>::new(), "{}", world.logs());
+        assert!(changed.len() >= CONNECTIONS);
     });
-    let changed = changed.lock().unwrap();
-    let opened: Vec<_> = opened.lock().unwrap().iter().map(|port| changed.get(port).copied()).collect();
-    assert_eq!(opened, Vec::new(), "changed bytes that opened a connection all the same\n{}", world.logs());
-    let odd: Vec<_> = seen.iter().filter(|reach| !allowed.contains(reach)).collect();
-    assert_eq!(odd, Vec::<&Reach>::new(), "{}", world.logs());
-    assert!(changed.len() >= CONNECTIONS);
-}
-
-/// How many bytes of a message say something to a receiver that holds the token already: the header and the
-/// token without its signature, but not the credential.
-fn bound(payload: &[u8]) -> usize {
-    const SIGNATURE_LEN: usize = 64;
-    let token_len = Header::parse(payload).unwrap().token(payload).len();
-    tap::HEADER_LEN + token_len.saturating_sub(SIGNATURE_LEN)
 }
