@@ -9,7 +9,7 @@ RELEASE := $(TARGET)/release
 # Packages whose tests need root and the real kernel.
 KERNEL_PACKAGES := trireme-bpf trireme-netns trireme-conntrack trireme-sock-diag trireme-tests-netns
 
-.PHONY: help deps build demo test test-unit test-kernel test-all bench bench-quick bench-probe instructions fmt lint check docs deny vectors bpf fuzz clean
+.PHONY: help deps build demo test test-unit test-kernel test-guest test-crashes test-all bench bench-quick bench-probe instructions fmt lint check docs deny vectors bpf fuzz clean
 
 help: ## shows this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,7 +33,15 @@ test-kernel: ## runs only the tests on the real kernel (root, network namespaces
 	$(CARGO) build --locked -p trireme-cli
 	$(CARGO) test --locked $(addprefix -p ,$(KERNEL_PACKAGES)) -- --test-threads $(TEST_THREADS)
 
-test-all: test fuzz ## runs the push tier and the long tiers
+test-guest: deps ## runs kernel tests on Debian 12's own kernel, in an emulated machine (root)
+	@.ci/deps guest
+	tests/guest/run
+
+test-crashes: ## kills agents a thousand times under load (root)
+	$(CARGO) build --locked -p trireme-cli
+	TRIREME_KILLS=1000 $(CARGO) test --locked -p trireme-tests-netns --test crashes
+
+test-all: test test-crashes test-guest fuzz ## runs the push tier and the long tiers
 
 bench: build ## measures what enforcement costs and writes docs/benchmarks.md (root, 20 minutes)
 	$(CARGO) bench --locked -q -p trireme-policy --bench decide
