@@ -25,6 +25,8 @@ const SHORT_LIFE_SECS: u64 = 60;
 const SHORT_WAIT: Duration = Duration::from_secs(4);
 /// Behind this time a quick run begins no other round: it must end within a minute.
 const QUICK: Duration = Duration::from_secs(36);
+/// Until then a quick run waits for a rotation that it has not seen.
+const LAST_WAIT: Duration = Duration::from_secs(45);
 /// Refused attempts per second.
 const HAMMERING: u32 = 10_000;
 /// SYNs of unknown senders per second.
@@ -62,6 +64,9 @@ pub(crate) fn run(program: &Path, extent: Extent) -> anyhow::Result<Outcome> {
         }
         progress(&format!("round {round} of {}", extent.rounds));
         suite.round()?;
+    }
+    if extent.quick {
+        suite.rotation(LAST_WAIT.saturating_sub(began.elapsed()))?;
     }
     progress("changes of policy, memory, profile");
     suite.once(program)?;

@@ -40,7 +40,30 @@ pub(crate) fn markdown(results: &Results, profiles: &[Table]) -> anyhow::Result<
             )?;
         }
     }
+    if let [connections, established] = profiles {
+        text.push_str(
+            "\n| program | ns per handshake segment | ns per established segment |\n|---|---|---|\n",
+        );
+        for (program, handshake, segment) in steps(connections, established) {
+            writeln!(text, "| {program} | {handshake:.0} | {segment:.0} |")?;
+        }
+    }
     Ok(text)
+}
+
+/// What the three segments of a handshake cost on average, the other calls of a connection taken for established ones.
+fn steps<'a>(connections: &'a Table, established: &'a Table) -> impl Iterator<Item = (&'a str, f64, f64)> {
+    const SEGMENTS: f64 = 3.0;
+    connections.usages.iter().filter_map(|usage| {
+        let same = established.usages.iter().find(|other| other.program == usage.program)?;
+        let all = usage.calls_per_operation * usage.ns_per_call;
+        let others = (usage.calls_per_operation - SEGMENTS) * same.ns_per_call;
+        (same.calls_per_operation > 0.5).then_some((
+            usage.program.as_str(),
+            (all - others) / SEGMENTS,
+            same.ns_per_call,
+        ))
+    })
 }
 
 fn line_of(text: &mut String, row: &Row) -> std::fmt::Result {
