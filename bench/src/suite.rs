@@ -216,16 +216,18 @@ impl Suite {
 
     fn flood(&mut self) -> anyhow::Result<()> {
         let under_flood = |bed: &Bed, time| {
-            let before = busiest_agent(bed)?;
+            let (before, punts) = (busiest_agent(bed)?, bed.punts());
             let began = Instant::now();
             let ([rate], syns) = flood::during_syns(bed, &self.syns, FLOOD, || crr(bed, time))?;
-            Ok([rate, syns, (busiest_agent(bed)? - before) / began.elapsed().as_secs_f64()])
+            let seconds = began.elapsed().as_secs_f64();
+            Ok([rate, syns, (busiest_agent(bed)? - before) / seconds, (bed.punts() - punts) / seconds])
         };
         let [bare, fast] =
             self.turns(|time| under_flood(&self.bare, time), |time| under_flood(&self.fast, time))?;
         self.results.pair("syn-flood", "connections/s", bare[0], fast[0]);
         self.results.value("syn-flood-syns", "SYNs/s", fast[1]);
         self.results.value("syn-flood-agent-cpu", "cores", fast[2]);
+        self.results.value("syn-flood-punts", "segments/s", fast[3]);
         Ok(())
     }
 

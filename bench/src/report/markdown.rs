@@ -113,7 +113,8 @@ const CASES: &str = "
   second, against the same client alone; refused-hammering-no-hooks is the same without Trireme (the neighbour is
   answered there).
 - syn-flood: connections/s of an allowed client while 100,000 SYNs per second with 2,048 different tokens of unknown
-  senders arrive from the router (signatures that are wrong only when checked), against the same flood without Trireme.
+  senders arrive from the router (signatures that are wrong only when checked), against the same flood without Trireme;
+  syn-flood-syns is the rate that the sender reached, syn-flood-punts how many segments went to user space.
 - policy-cut: from the change of the policy to the last byte that a connection carries which is no longer allowed.
 - agent-rss: the larger agent, after all of the load; -million: with 1,000,000 connections, 100 workloads, 10,000 peers.
 - punts-per-connection: segments that went to user space at both ends together, in crr-fast-path by IPv4.
