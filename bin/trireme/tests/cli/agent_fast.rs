@@ -80,6 +80,31 @@ fn a_revocation_reaches_the_running_agent_and_a_bad_list_does_not() {
 }
 
 #[test]
+fn what_somebody_else_removed_is_put_back_and_shown() {
+    let (stage, netns) = (Stage::new(), Netns::new("fixed"));
+    configure(&stage);
+    let agent = Agent::start(&stage, &netns);
+    let pins = || std::fs::read_dir(links(&stage)).unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(pins().count(), 2, "a program for each direction");
+    std::fs::remove_file(pins().next().unwrap()).unwrap();
+    wait(|| unit(&stage).pointer("/datapath/repairs") == Some(&1.into()));
+    let shown = unit(&stage);
+    let text = shown.pointer("/datapath/last_repair/text").and_then(Value::as_str).unwrap();
+    assert!(text.contains("lost its pin"), "{text}");
+    assert_eq!(shown.pointer("/datapath/edge"), Some(&"attached".into()));
+    assert_eq!(pins().count(), 2, "and it is back");
+    assert!(stage.run(&["status", "--socket", "agent.sock"]).1.contains("web: repaired at "));
+    agent.stop();
+    clean_up(&stage, &netns);
+}
+
+fn links(stage: &Stage) -> std::path::PathBuf {
+    let instance = std::path::Path::new("/sys/fs/bpf/trireme").join(instance(stage));
+    let mut versions = std::fs::read_dir(instance).unwrap().map(|entry| entry.unwrap().path());
+    versions.find(|path| path.join("links").is_dir()).unwrap().join("links")
+}
+
+#[test]
 fn counters_outlive_a_crash() {
     let (stage, netns) = (Stage::new(), Netns::new("count"));
     configure(&stage);

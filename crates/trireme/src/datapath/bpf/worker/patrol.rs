@@ -73,13 +73,13 @@ fn describe(repair: &Repair) -> String {
     let what = match repair.hook {
         Some(Hook::FromPu) => "the program for what the unit sends",
         Some(Hook::ToPu) => "the program for what goes to the unit",
-        None => "the unit",
+        None => "its state in the table of units",
     };
     let happened = match repair.damage {
         Damage::Detached => "was removed",
         Damage::Replaced => "was replaced by another",
         Damage::Unpinned => "lost its pin",
-        Damage::Forgotten => "was taken from the table of units",
+        Damage::Forgotten => "was changed or removed",
     };
     format!("{what} {happened}")
 }
@@ -97,6 +97,9 @@ mod tests {
             describe(&repair(Some(Hook::ToPu), Damage::Detached)),
             "the program for what goes to the unit was removed"
         );
-        assert_eq!(describe(&repair(None, Damage::Forgotten)), "the unit was taken from the table of units");
+        assert_eq!(
+            describe(&repair(None, Damage::Forgotten)),
+            "its state in the table of units was changed or removed"
+        );
     }
 }
