@@ -75,6 +75,8 @@ fn sizes(limits: &Limits) -> Sizes {
         refusals: limits.refusals.0,
         handshakes: limits.handshakes.0,
         events: limits.events.0,
+        // Mapped twice by the agent, these are most of the memory it seems to take.
+        ring_bytes: 2 << 20,
         ..Sizes::default()
     }
 }

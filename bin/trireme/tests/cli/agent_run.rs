@@ -169,7 +169,8 @@ impl Agent {
         let file = |name| Stdio::from(std::fs::File::create(stage.path().join(name)).unwrap());
         let child = netns.wrap(&command).stdout(file("agent.out")).stderr(file("agent.err")).spawn().unwrap();
         let agent = Self { child };
-        wait(|| stage.read("agent.err").contains("ready"));
+        // The kernel checks the programs first: a second on a machine at rest.
+        wait_at_most(Duration::from_mins(2), || stage.read("agent.err").contains("ready"));
         agent
     }
 
@@ -199,10 +200,15 @@ impl Drop for Agent {
 }
 
 #[track_caller]
-pub(crate) fn wait(mut met: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
+pub(crate) fn wait(met: impl FnMut() -> bool) {
+    wait_at_most(Duration::from_secs(20), met);
+}
+
+#[track_caller]
+fn wait_at_most(limit: Duration, mut met: impl FnMut() -> bool) {
+    let end = Instant::now() + limit;
     while !met() {
-        assert!(Instant::now() < end, "not met within 10 s");
+        assert!(Instant::now() < end, "not met within {limit:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

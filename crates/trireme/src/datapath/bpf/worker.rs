@@ -182,7 +182,8 @@ impl Loop {
         let mut tick = now().monotonic;
         let (mut events, mut sweep) = (tick, tick);
         loop {
-            let due = [Some(tick), Some(events), Some(sweep), self.engine.poll_timeout()]
+            let save = self.unsaved.units.then_some(self.clock.units_due);
+            let due = [Some(tick), Some(events), Some(sweep), save, self.engine.poll_timeout()]
                 .into_iter()
                 .flatten()
                 .min();
@@ -196,6 +197,7 @@ impl Loop {
                 return Ok(());
             }
             let time = now().monotonic;
+            self.save(time);
             if time >= tick {
                 self.tick();
                 tick = time + TICK;

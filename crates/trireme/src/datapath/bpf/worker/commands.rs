@@ -51,7 +51,9 @@ impl Loop {
     /// Keeps everything for the next start.
     fn finish(&mut self) -> Result<(), DatapathError> {
         let counted = self.keep_counters();
-        self.save();
+        if self.unsaved.units {
+            self.save_units();
+        }
         if self.unsaved.peers {
             self.save_peers();
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use tracing::{info, warn};
 use trireme_bpf::SweepLimits;
+use trireme_identity::time::Instant;
 use zeroize::Zeroizing;
 
 use super::super::convert::fast;
@@ -23,7 +24,6 @@ impl Loop {
             warn!(error = controller::chain(&error), "counters not kept");
         }
         self.patrol();
-        self.save();
     }
 
     /// Turns what the programs decided by themselves into records; gives the time until the next call.
@@ -90,32 +90,40 @@ impl Loop {
         if report.round_complete { SWEEP } else { STEP }
     }
 
-    /// Queues what has changed for the disk.
-    pub(super) fn save(&mut self) {
-        let Some(saver) = &self.saver else { return };
-        if std::mem::take(&mut self.unsaved.units) {
-            saver.write(ledger::FILE, Zeroizing::new(self.ledger.to_bytes()));
-            match self.engine.export_tokens() {
-                Ok(keys) => saver.write(commands::KEYS_FILE, keys),
-                Err(error) => warn!(error = controller::chain(&error), "token keys not saved"),
-            }
+    /// Queues what has changed for the disk: at once, but no more often than it takes to write it.
+    pub(super) fn save(&mut self, time: Instant) {
+        if self.unsaved.units && time >= self.clock.units_due {
+            self.clock.units_due = time + UNITS_PAUSE;
+            self.save_units();
         }
-        let due = now().monotonic >= self.clock.peers_due;
-        if self.unsaved.peers && due {
+        if self.unsaved.peers && time >= self.clock.peers_due {
+            self.clock.peers_due = time + PEERS_PAUSE;
             self.save_peers();
+        }
+    }
+
+    pub(super) fn save_units(&mut self) {
+        let Some(saver) = &self.saver else { return };
+        self.unsaved.units = false;
+        saver.write(ledger::FILE, Zeroizing::new(self.ledger.to_bytes()));
+        match self.engine.export_tokens() {
+            Ok(keys) => saver.write(commands::KEYS_FILE, keys),
+            Err(error) => warn!(error = controller::chain(&error), "token keys not saved"),
         }
     }
 
     pub(super) fn save_peers(&mut self) {
         let Some(saver) = &self.saver else { return };
         self.unsaved.peers = false;
-        self.clock.peers_due = now().monotonic + PEERS_PAUSE;
         match self.engine.export_peers() {
             Ok(peers) => saver.write(commands::PEERS_FILE, Zeroizing::new(peers)),
             Err(error) => warn!(error = controller::chain(&error), "peers not saved"),
         }
     }
 }
+
+/// A thousand units that change at once are written a few times, not a thousand.
+const UNITS_PAUSE: Duration = Duration::from_millis(100);
 
 /// Writing thousands of peers takes milliseconds in which no packet is judged.
 const PEERS_PAUSE: Duration = Duration::from_secs(10);
@@ -124,7 +132,9 @@ const PEERS_PAUSE: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock {
     offset_millis: i128,
-    peers_due: trireme_identity::time::Instant,
+    /// When slots, epochs and keys may be written again.
+    pub(super) units_due: Instant,
+    peers_due: Instant,
 }
 
 /// What is more than a clock that is being slewed.
@@ -132,7 +142,8 @@ const STEP_MILLIS: i128 = 2000;
 
 impl Clock {
     pub(super) fn new() -> Self {
-        Self { offset_millis: offset_millis(), peers_due: now().monotonic }
+        let time = now().monotonic;
+        Self { offset_millis: offset_millis(), units_due: time, peers_due: time }
     }
 
     /// By how many seconds the wall clock was set since the last call, if it was.
