@@ -167,9 +167,16 @@ impl Engine {
     /// Goes on with the rival, if a message belongs to that one only: the other party has chosen.
     pub(super) fn prefer(&mut self, key: &HalfOpenKey, belongs: impl Fn(&Handshake) -> bool) {
         let Some(kept) = self.handshakes.get_mut(key).filter(|kept| !belongs(kept)) else { return };
-        if let Some(rival) = kept.rival.take_if(|rival| belongs(rival)) {
-            let own = std::mem::replace(kept, *rival);
-            kept.rival = Some(Box::new(Handshake { rival: None, ..own }));
+        if kept.rival.as_ref().is_some_and(|rival| belongs(rival)) {
+            kept.give_way();
+        }
+    }
+
+    /// As long as the initiator has not chosen, SYN-ACKs speak for the rivals in turn: one that took the other's says nothing
+    /// more until that one is repeated.
+    pub(super) fn alternate(&mut self, key: &HalfOpenKey) {
+        if let Some(kept) = self.handshakes.get_mut(key).filter(|kept| kept.entry.is_none()) {
+            kept.give_way();
         }
     }
 }

@@ -27,6 +27,7 @@ impl Engine {
         }
         let key = HalfOpenKey { flow: cx.key, role: Role::Responder, isn: cx.segment.ack.wrapping_sub(1) };
         self.end_others(cx, &key, packet.connection);
+        self.alternate(&key);
         let mut fresh = [0; 16];
         self.random.fill(&mut fresh);
         let until = cx.now.monotonic + self.config.responder_timeout;

@@ -111,6 +111,14 @@ impl Handshake {
         }
     }
 
+    /// Changes places with the rival.
+    pub(crate) fn give_way(&mut self) {
+        if let Some(rival) = self.rival.take() {
+            let own = std::mem::replace(self, *rival);
+            self.rival = Some(Box::new(Self { rival: None, ..own }));
+        }
+    }
+
     /// Our token and nonce.
     pub(crate) fn shown(&self) -> Option<(OwnToken, Nonce)> {
         Some((self.own.clone()?, self.own_nonce()?))

@@ -402,3 +402,16 @@ fn a_completed_handshake_does_not_speak_for_later_connections_of_the_back_end() 
     });
     assert_eq!(pair.server_gets(&far).silence(), Reason::Stray);
 }
+
+#[test]
+fn repeated_syn_acks_speak_for_both_handshakes_of_one_syn_in_turn() {
+    let (mut pair, facts) = acquainted();
+    pair.server_gets(&facts.syn()).got();
+    let first = tap(&pair.server_sends(&syn_ack_with(SERVER_ISN, ISN)).sent()).nonce;
+    pair.server.hand_over = Some(facts.answering(Some(SERVER_ISN)));
+    let nonces: Vec<_> =
+        (0..4).map(|_| tap(&pair.server_sends(&syn_ack_with(SERVER_ISN, ISN)).sent()).nonce).collect();
+    assert_eq!(nonces, [NR.0, first, NR.0, first]);
+    pair.server_gets(&with_payload(&ack_of(ISN), &facts.proof())).got();
+    assert_eq!(tap(&pair.server_sends(&syn_ack_with(SERVER_ISN, ISN)).sent()).nonce, NR.0, "it has chosen");
+}
