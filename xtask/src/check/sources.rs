@@ -39,8 +39,10 @@ pub(super) fn findings(root: &Path) -> anyhow::Result<Vec<String>> {
         if file.ends_with("mod.rs") {
             findings.push(format!("{name}: modules are name.rs beside name/, not mod.rs"));
         }
-        if file.extension().is_some_and(|extension| extension == "rs") {
-            findings.extend(rust_findings(&file, &text));
+        match file.extension().and_then(|extension| extension.to_str()) {
+            Some("rs") => findings.extend(rust_findings(&file, &text)),
+            Some("c" | "h") => findings.extend(bpf_findings(&file, &text)),
+            _ => {}
         }
     }
     Ok(findings)
@@ -83,6 +85,24 @@ fn rust_findings(file: &Path, text: &str) -> Vec<String> {
     findings
 }
 
+/// Helpers that the programs must not call, and why.
+const FORBIDDEN_HELPERS: [(&str, &str); 2] = [
+    ("bpf_get_prandom_u32", "its state can be predicted, and nonces with it"),
+    ("bpf_timer_", "it is for GPL programs only"),
+];
+
+fn bpf_findings(file: &Path, text: &str) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        for (helper, reason) in FORBIDDEN_HELPERS {
+            if code_of(line).contains(helper) {
+                findings.push(format!("{}:{}: {helper}: {reason}", file.display(), index + 1));
+            }
+        }
+    }
+    findings
+}
+
 /// The line without comments and without string contents.
 fn code_of(line: &str) -> String {
     let mut code = String::new();
@@ -109,6 +129,14 @@ mod tests {
 
     fn findings_in(file: &str, text: &str) -> usize {
         rust_findings(Path::new(file), text).len()
+    }
+
+    #[test]
+    fn predictable_random_numbers_are_found_in_programs() {
+        let found = |text| bpf_findings(Path::new("a.h"), text).len();
+
+        assert_eq!(found("\tnonce[0] = bpf_get_prandom_u32();\n"), 1);
+        assert_eq!(found("// never bpf_get_prandom_u32\n"), 0);
     }
 
     #[test]
