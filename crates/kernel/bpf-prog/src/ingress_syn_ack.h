@@ -33,7 +33,8 @@ static __always_inline enum answer unasked(struct __sk_buff *skb, struct packet 
 	if (c && c->role == ROLE_INITIATOR && c->class == CLASS_IDENTITY && c->epoch == pu->epoch &&
 	    c->proof_seq == p->ack && !(o && o->state == OPENING_ELSEWHERE))
 		return bare(skb, p, pu, why);
-	return ask(why, PUNT_SYN);
+	/* What is acknowledged tells the engine whether the path takes payloads for data. */
+	return o && o->state == OPENING_SYN_SENT ? ask_opening(why, o) : ask(why, PUNT_SYN);
 }
 
 /* What proving itself took, its next SYN may rely on: the responder holds our token. */
