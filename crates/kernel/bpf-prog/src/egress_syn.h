@@ -125,13 +125,13 @@ static __noinline enum answer egress_syn(struct __sk_buff *skb, struct packet *p
 	}
 	if (!d || d->epoch != pu->epoch)
 		return ask(why, PUNT_SYN);
-	reason = choose(pu, d, &now, &choice);
-	if (reason)
-		return ask(why, reason);
 	o = &s->opening;
 	o->tcp_len = load_tcp(skb, p, o->tcp);
 	if (!o->tcp_len || has_other_options(s, o->tcp, o->tcp_len))
 		return ask(why, PUNT_SYN);
+	reason = choose(pu, d, &now, &choice);
+	if (reason)
+		return ask(why, reason);
 	if (!within_quota(pu->slot, ROLE_INITIATOR, 1))
 		return ask(why, PUNT_TABLE_FULL);
 	o->isn = p->seq;

@@ -77,7 +77,7 @@ static __always_inline void end_others(struct punt_case *why, struct pu *pu)
 /* Options that may ride on a handshake of the kernel: end, no-operation,
  * segment size, window scale, selective acknowledgements, time stamps. Others
  * (Fast Open, Multipath, signatures) need more than a map to be judged. */
-#define OPTIONS_MAX 40
+#define OPTIONS_MAX 16 /* no stack sends more */
 static __noinline int has_other_options(struct scratch *s, const __u8 *tcp, __u32 len)
 {
 	/* Kept in memory: the verifier then sees one state per round, not one per sequence of options. */

@@ -78,6 +78,9 @@ static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *
 	peer = peer_of(tap->token, &now);
 	if (!peer)
 		return stranger(p, pu, tap, &now, why);
+	if (!load_tcp(skb, p, s->bytes) ||
+	    has_other_options(s, s->bytes, p->payload_offset - p->tcp_offset))
+		return ask(why, PUNT_SYN);
 	verdict = verdict_of(pu, peer->slot, peer->generation, p->dst_port, DIRECTION_INGRESS);
 	if (!verdict)
 		return ask(why, PUNT_SYN);
@@ -116,9 +119,6 @@ static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *
 		return ask(why, PUNT_RENEWAL);
 
 	a = &s->answering;
-	if (!load_tcp(skb, p, s->bytes) ||
-	    has_other_options(s, s->bytes, p->payload_offset - p->tcp_offset))
-		return ask(why, PUNT_SYN);
 	if (!within_quota(pu->slot, ROLE_RESPONDER, holds))
 		return ask(why, PUNT_TABLE_FULL);
 	a->isn = p->seq;

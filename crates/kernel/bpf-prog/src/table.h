@@ -188,47 +188,36 @@ static __always_inline void forget(__u64 *at, __u64 tag)
 	__sync_val_compare_and_swap(at, tag, 0);
 }
 
-/* Is the handshake in this way outlived? */
-static __always_inline int is_outlived(__u32 bucket, __u32 way, __u64 boot)
-{
-	__u32 index = bucket * WAYS + way;
-	struct handshake *h = bpf_map_lookup_elem(&handshakes, &index);
-
-	return h && h->until < boot;
-}
-
-/* The way to write to: the handshake's own, a free one, or an outlived one;
- * none if there is no room. Another program may be faster: then the next best. */
+/* The way to write to: the handshake's own, a free one, or the next in turn if it
+ * is outlived; none if there is no room, or if another program is faster. */
 static __always_inline struct handshake *take_way(__u64 hash, __u64 tag, __u64 boot, __u64 **at)
 {
-	__u32 bucket = bucket_of(hash);
+	__u32 bucket = bucket_of(hash), way = WAYS, index;
 	struct tags *t = bpf_map_lookup_elem(&tags, &bucket);
+	struct handshake *h;
+	int occupied;
+	__u64 held;
 
 	if (!t)
 		return 0;
-	for (int attempt = 0; attempt < 3; attempt++) {
-		__u32 way = WAYS, index;
-		__u64 held;
-
 #pragma unroll
-		for (int i = 0; i < WAYS; i++)
-			way = t->handshake[i] == 0 ? i : way;
-		for (int i = 0; i < WAYS && way == WAYS; i++)
-			way = t->handshake[i] != BUSY && is_outlived(bucket, i, boot) ? i : way;
+	for (int i = 0; i < WAYS; i++)
+		way = t->handshake[i] == 0 ? i : way;
 #pragma unroll
-		for (int i = 0; i < WAYS; i++)
-			way = t->handshake[i] == tag ? i : way;
-		if (way >= WAYS)
-			return 0;
-		way = one_of(way);
-		*at = &t->handshake[way];
-		held = **at;
-		if (held == BUSY || __sync_val_compare_and_swap(*at, held, BUSY) != held)
-			continue;
-		index = bucket * WAYS + way;
-		return bpf_map_lookup_elem(&handshakes, &index);
-	}
-	return 0;
+	for (int i = 0; i < WAYS; i++)
+		way = t->handshake[i] == tag ? i : way;
+	occupied = way == WAYS;
+	way = one_of(occupied ? t->turn++ : way);
+	index = bucket * WAYS + way;
+	h = bpf_map_lookup_elem(&handshakes, &index);
+	if (!h)
+		return 0;
+	*at = &t->handshake[way];
+	held = **at;
+	if (held == BUSY || (occupied && h->until >= boot) ||
+	    __sync_val_compare_and_swap(*at, held, BUSY) != held)
+		return 0;
+	return h;
 }
 
 /* Zero if there is no room. */

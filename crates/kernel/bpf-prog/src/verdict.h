@@ -219,6 +219,20 @@ static __always_inline int punt_unknown(struct __sk_buff *skb, struct packet *p,
 	return drop(pu->slot, COUNT_OVERSIZE);
 }
 
+/* Numbers from memory are one state to the verifier, whatever way led here. */
+static __always_inline void forget_the_way(struct punt_case *why)
+{
+	struct scratch *s = take_scratch();
+	__u64 known;
+
+	if (!s)
+		return;
+	s->cursor = (__u64)why->flags << 32 | why->reason;
+	known = s->cursor;
+	why->reason = known;
+	why->flags = known >> 32;
+}
+
 static __always_inline int punt(struct __sk_buff *skb, struct packet *p, struct pu *pu,
 				const __u32 hook, struct punt_case *why)
 {
@@ -228,6 +242,7 @@ static __always_inline int punt(struct __sk_buff *skb, struct packet *p, struct 
 	struct punt *record;
 	struct moment now;
 
+	forget_the_way(why);
 	look_at_clock(&now, pu);
 	if (now.away)
 		return away(skb, p, pu, hook, why);
