@@ -24,7 +24,7 @@ static __noinline enum answer prove(struct __sk_buff *skb, struct packet *p, str
 		return ask(why, PUNT_UNCONFIRMED);
 	ask_opening(why, o);
 	if (!(pu->flags & PU_FAST) || p->seq != c->proof_seq || p->payload_len ||
-	    !is_exactly(skb, p, TCP_ACK))
+	    !is_exactly(skb, p, TCP_ACK) || carries_other_options(skb, p))
 		return ask(why, PUNT_UNCONFIRMED);
 	begin_tap(&tap, TAP_ACK, TAP_MAC);
 	copy(tap.token, words(o->own_token));

@@ -84,7 +84,7 @@ static __always_inline enum answer identify_again(struct __sk_buff *skb, struct 
 	struct choice choice;
 
 	if (o->state != OPENING_SYN_SENT || o->syns != 1 || o->epoch != pu->epoch ||
-	    choose(pu, d, now, &choice))
+	    carries_other_options(skb, p) || choose(pu, d, now, &choice))
 		return ask_opening(why, o);
 	/* A backend behind a service whose agent is away may know the older token only. */
 	if (!choice.pair && is_current(&pu->own[1], now))

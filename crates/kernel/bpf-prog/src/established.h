@@ -17,6 +17,8 @@ static __always_inline int is_duplicate_proof(struct __sk_buff *skb, struct pack
 {
 	if (p->seq != c->proof_seq || p->payload_len < TAP_HEADER || c->class != CLASS_IDENTITY)
 		return 0;
+	if (p->payload_len == TAP_HEADER)
+		return read_tap(skb, p, tap, TAP_ACK) && same(tap->mac, words(c->proof_mac));
 	if (bpf_skb_load_bytes(skb, p->payload_offset, tap, TAP_HEADER))
 		return 0;
 	return tap->magic == bpf_htonl(TAP_MAGIC) && tap->kind == TAP_ACK &&
@@ -28,7 +30,8 @@ static __noinline enum answer repeated_proof(struct __sk_buff *skb, struct packe
 {
 	enum edited edited;
 
-	if (p->payload_len != TAP_HEADER || !p->plain || skb->gso_size)
+	if (p->payload_len != TAP_HEADER || ((p->flags & TCP_CONTROL) & ~TCP_PSH) != TCP_ACK ||
+	    !p->plain || skb->gso_size || carries_other_options(skb, p))
 		return ask(why, PUNT_PROOF_DUPLICATE);
 	edited = strip(skb, p, 0);
 	if (edited == UNCHANGED)

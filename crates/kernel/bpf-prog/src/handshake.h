@@ -94,7 +94,7 @@ static __noinline int has_other_options(struct scratch *s, const __u8 *tcp, __u3
 			return 0;
 		if (kind == 1)
 			size = 1;
-		else if ((kind > 5 && kind != 8) || size < 2)
+		else if ((kind > 5 && kind != 8) || size < 2 || at + size > len)
 			return 1;
 		s->cursor = at + size;
 	}
@@ -111,6 +111,18 @@ static __always_inline __u32 load_tcp(struct __sk_buff *skb, struct packet *p, _
 	if (bpf_skb_load_bytes(skb, p->tcp_offset, tcp, len))
 		return 0;
 	return len;
+}
+
+/* The same of a segment in hand, and whether its options can be read at all:
+ * the engine refuses those that cannot. */
+static __noinline int carries_other_options(struct __sk_buff *skb, struct packet *p)
+{
+	struct scratch *s = take_scratch();
+	__u32 len = p->payload_offset - p->tcp_offset;
+
+	if (len == sizeof(struct tcp_head))
+		return 0;
+	return !s || !load_tcp(skb, p, s->bytes) || has_other_options(s, s->bytes, len);
 }
 
 /* A peer's place, and which table of the engine's it lies in. */

@@ -13,7 +13,7 @@ static __always_inline int is_proof(struct __sk_buff *skb, struct packet *p, str
 {
 	return a->state == ANSWERING_SYN_ACK_SENT && p->payload_len == TAP_HEADER &&
 	       ((p->flags & TCP_CONTROL) & ~TCP_PSH) == TCP_ACK && p->plain && !skb->gso_size &&
-	       read_tap(skb, p, tap, TAP_ACK) && same(tap->token, words(a->peer_token)) &&
+	       !carries_other_options(skb, p) && read_tap(skb, p, tap, TAP_ACK) && same(tap->token, words(a->peer_token)) &&
 	       same(tap->nonce, words(a->peer_nonce)) && same(tap->echo, words(a->own_nonce)) &&
 	       has_mac(tap, a->initiator, words(a->own_token), words(a->own_nonce));
 }

@@ -44,7 +44,8 @@ static __always_inline enum answer again(struct __sk_buff *skb, struct packet *p
 {
 	enum edited edited;
 
-	if (!same(words(a->peer_token), tap->token) || !same(words(a->peer_nonce), tap->nonce))
+	if (!same(words(a->peer_token), tap->token) || !same(words(a->peer_nonce), tap->nonce) ||
+	    carries_other_options(skb, p))
 		return ask_answering(why, a);
 	edited = strip(skb, p, tap);
 	if (edited == UNCHANGED)

@@ -30,7 +30,7 @@ static __always_inline enum answer unasked(struct __sk_buff *skb, struct packet 
 	struct connection *c = bpf_map_lookup_elem(&connections, &why->key.flow);
 
 	why->connection = c;
-	if (c && c->role == ROLE_INITIATOR && c->class == CLASS_IDENTITY && c->epoch == pu->epoch &&
+	if (is_exactly(skb, p, TCP_SYN | TCP_ACK) && !carries_other_options(skb, p) && c && c->role == ROLE_INITIATOR && c->class == CLASS_IDENTITY && c->epoch == pu->epoch &&
 	    c->proof_seq == p->ack && !(o && o->state == OPENING_ELSEWHERE))
 		return bare(skb, p, pu, why);
 	/* What is acknowledged tells the engine whether the path takes payloads for data. */
@@ -76,7 +76,8 @@ static __noinline enum answer ingress_syn_ack(struct __sk_buff *skb, struct pack
 	proof = &s->proof;
 	if (!o || o->state != OPENING_SYN_SENT || p->ack != o->isn + 1)
 		return unasked(skb, p, pu, o, why);
-	if (!is_exactly(skb, p, TCP_SYN | TCP_ACK) || !read_tap(skb, p, tap, TAP_SYN_ACK))
+	if (!is_exactly(skb, p, TCP_SYN | TCP_ACK) || carries_other_options(skb, p) ||
+	    !read_tap(skb, p, tap, TAP_SYN_ACK))
 		return ask_opening(why, o);
 	look_at_clock(&now, pu);
 	peer = peer_of(tap->token, &now);

@@ -26,7 +26,7 @@
 enum kind {
 	KIND_TCP,
 	KIND_FRAGMENT, /* of a TCP packet */
-	KIND_MALFORMED, /* TCP whose lengths do not fit */
+	KIND_MALFORMED, /* TCP whose lengths do not fit, or without a port */
 	KIND_ICMP_ERROR,
 	KIND_NEIGHBOUR, /* ARP, neighbour and multicast listener discovery */
 	KIND_ROUTER, /* router advertisement or redirect */
@@ -123,7 +123,7 @@ static __always_inline enum kind take_tcp(struct packet *p, const struct tcp_hea
 {
 	__u32 headers = at - L3 + (tcp->offset >> 4) * 4;
 
-	if ((tcp->offset >> 4) < 5 || headers > p->ip_len)
+	if ((tcp->offset >> 4) < 5 || headers > p->ip_len || !tcp->src || !tcp->dst)
 		return KIND_MALFORMED;
 	p->src_port = tcp->src;
 	p->dst_port = tcp->dst;

@@ -93,6 +93,17 @@ static __always_inline int has_mac(union tap *tap, const __u64 *key, const __u64
 	return same(mac, tap->mac);
 }
 
+/* The end that a responder attests must be a host's. */
+static __always_inline int is_host(const union tap *tap)
+{
+	const __u32 *a = tap->address;
+	__u8 first = a[0] & 0xff;
+
+	if (tap->family == 4)
+		return a[0] && !(a[1] | a[2] | a[3]) && (first & 0xf0) != 0xe0;
+	return (a[0] | a[1] | a[2] | a[3]) && first != 0xff;
+}
+
 /* Non-zero: the payload is a message of this kind in its one valid form. */
 static __always_inline int read_tap(struct __sk_buff *skb, struct packet *p, union tap *tap,
 				    __u8 kind)
@@ -117,8 +128,7 @@ static __always_inline int read_tap(struct __sk_buff *skb, struct packet *p, uni
 	if (kind == TAP_SYN)
 		return !(tap->port | tap->address[0] | tap->address[1] | tap->address[2] |
 			 tap->address[3]);
-	return tap->flags & TAP_MAC &&
-	       (tap->family == 6 || !(tap->address[1] | tap->address[2] | tap->address[3]));
+	return tap->flags & TAP_MAC && tap->port && is_host(tap);
 }
 
 static __always_inline void begin_tap(union tap *tap, __u8 kind, __u8 flags)
