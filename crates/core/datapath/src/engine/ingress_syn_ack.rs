@@ -247,9 +247,7 @@ impl Engine {
         let holds = own.token.id;
         let tried_key = self.known.peek(&(cx.slot, cx.key.remote)).and_then(|known| known.tried_key);
         let peer = untranslated.then(|| Arc::clone(peer));
-        if let Some(peer) = &peer {
-            self.teach_destination(cx, Some((peer.id, holds)));
-        }
+        self.teach_destination(cx, peer.as_ref().map(|peer| (peer.id, holds)));
         self.known.insert((cx.slot, cx.key.remote), Known { peer, holds, tried_key });
     }
 
