@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 
+use trireme_netns::Namespace;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::batch::{Batched, Cursor, Reading};
@@ -49,7 +50,9 @@ impl Attributes for RunAttributes {}
 struct Context {
     before: [u32; 10],
     ifindex: u32,
-    behind: [u32; 37],
+    between: [u32; 33],
+    gso_size: u32,
+    behind: [u32; 3],
 }
 
 const _: () = assert!(size_of::<Context>() == 192);
@@ -61,17 +64,43 @@ impl crate::Plane {
     /// # Errors
     /// [`PlaneError::Map`] with the kernel's account if it refuses the frame.
     pub fn test_run(&mut self, hook: Hook, ifindex: u32, frame: &[u8]) -> Result<(i32, Vec<u8>), PlaneError> {
-        let failed = |source: Cause| PlaneError::Map { map: "test run", source };
         let name = match hook {
             Hook::FromPu => "from_pu",
             Hook::ToPu => "to_pu",
         };
+        self.test_run_program(name, ifindex, 0, frame)
+    }
+
+    /// The same for any program of the object; `gso_size` other than zero makes a packet that is to be cut into segments.
+    ///
+    /// # Errors
+    /// [`PlaneError::Map`] if there is no such program or the kernel refuses the frame.
+    pub fn test_run_program(
+        &mut self,
+        name: &'static str,
+        ifindex: u32,
+        gso_size: u16,
+        frame: &[u8],
+    ) -> Result<(i32, Vec<u8>), PlaneError> {
+        let failed = |source: Cause| PlaneError::Map { map: "test run", source };
         let (programs, home) = self.programs();
         let program = object::program(programs, name).map_err(failed)?;
         let program = program.fd().map_err(|error| failed(error.into()))?;
+        let context = Context {
+            before: [0; 10],
+            ifindex,
+            between: [0; 33],
+            gso_size: u32::from(gso_size),
+            behind: [0; 3],
+        };
         // The interface is looked for in the namespace of the calling thread.
-        let ran = home.run(|| run(program.as_fd(), ifindex, frame));
-        ran.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
+        let here = Namespace::current().map_err(|error| failed(error.into()))?;
+        let ran = if here.id() == home.id() {
+            run(program.as_fd(), &context, frame)
+        } else {
+            home.run(|| run(program.as_fd(), &context, frame)).map_err(|error| failed(error.into()))?
+        };
+        ran.map_err(|error| failed(error.into()))
     }
 
     /// Returns all entries of a hash map or array as bytes, in no order.
@@ -84,8 +113,8 @@ impl crate::Plane {
     }
 }
 
-fn run(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8]) -> io::Result<(i32, Vec<u8>)> {
-    let context = [Context { before: [0; 10], ifindex, behind: [0; 37] }];
+fn run(program: BorrowedFd<'_>, context: &Context, frame: &[u8]) -> io::Result<(i32, Vec<u8>)> {
+    let context = std::slice::from_ref(context);
     let mut out = vec![0_u8; frame.len() + GROWTH];
     let mut attributes = RunAttributes {
         program: u32::try_from(program.as_raw_fd()).unwrap_or(u32::MAX),
@@ -98,7 +127,7 @@ fn run(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8]) -> io::Result<(i32, 
         duration: 0,
         context_size_in: u32::try_from(size_of::<Context>()).unwrap_or(0),
         context_size_out: 0,
-        context_in: address(&context),
+        context_in: address(context),
         context_out: 0,
         flags: 0,
         cpu: 0,
