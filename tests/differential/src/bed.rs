@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use trireme_bpf::{
-    Connection, Edge, FlowKey, HalfOpen, Hook, Limits, Plane, PlaneConfig, PuState, PuntReason, Sizes, Slot,
+    Connection, CounterSet, Edge, FlowKey, HalfOpen, Hook, Limits, Plane, PlaneConfig, PuState, PuntReason,
+    Sizes, Slot,
 };
 use trireme_flow::ConnectionEntry;
 use trireme_netns::{Links, Namespace};
@@ -37,7 +38,7 @@ pub enum Outcome {
     /// It does not.
     Dropped,
     /// The engine is asked.
-    Punted(Punted),
+    Punted(Box<Punted>),
 }
 
 /// What a record of the ring says.
@@ -110,7 +111,7 @@ impl Bed {
         if verdict == CONSUMED
             && let Some(punted) = self.punted()
         {
-            return Outcome::Punted(punted);
+            return Outcome::Punted(Box::new(punted));
         }
         match verdict {
             PASS => Outcome::Passed(frame[14..].to_vec()),
@@ -126,6 +127,12 @@ impl Bed {
     pub fn run_program(&mut self, name: &'static str, gso_size: u16, frame: &[u8]) -> (i32, Vec<u8>) {
         let ifindex = self.ifindex;
         self.plane().test_run_program(name, ifindex, gso_size, frame).unwrap()
+    }
+
+    /// The programs' own counters of the unit, since it was attached.
+    pub(crate) fn counters(&mut self) -> CounterSet {
+        let counters = self.plane().counters().unwrap();
+        counters.into_iter().find(|(slot, _)| *slot == Some(PU)).unwrap().1
     }
 
     fn punted(&mut self) -> Option<Punted> {

@@ -82,6 +82,8 @@ impl Season<'_> {
         self.wait(Duration::from_secs(1801));
         self.meet_everybody();
         self.round();
+        let counters = self.bed.counters();
+        self.tally.add(&counters);
     }
 
     fn round(&mut self) {

@@ -73,7 +73,8 @@ impl Season<'_> {
         trim(&mut bytes);
         let segment = Segment::parse(&bytes).ok();
         let read = loose_key(hook, &bytes);
-        let key = segment.as_ref().map(|segment| flow_key(hook, segment)).or(read.map(|(key, _)| key));
+        let key =
+            segment.as_ref().map(|segment| flow_key(hook, segment)).or_else(|| read.map(|(key, _)| key));
         let flags = read.map_or(Flags(0), |(_, flags)| flags);
         let connection = key
             .and_then(|key| self.bed.connection(&table_key(&key)).or_else(|| self.mirror.flow(key).closing));

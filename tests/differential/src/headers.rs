@@ -19,12 +19,12 @@ fn some_delta(rng: &mut StdRng) -> u32 {
     if rng.random_bool(0.8) { near[rng.random_range(0..near.len())] } else { rng.random() }
 }
 
-pub(crate) fn control_bits(bytes: &mut Vec<u8>, rng: &mut StdRng) {
+pub(crate) fn control_bits(bytes: &mut [u8], rng: &mut StdRng) {
     let at = tcp_at(bytes) + 13;
     bytes[at] = rng.random_range(0..64);
 }
 
-pub(crate) fn other_bits(bytes: &mut Vec<u8>, rng: &mut StdRng) {
+pub(crate) fn other_bits(bytes: &mut [u8], rng: &mut StdRng) {
     let at = tcp_at(bytes);
     let bits = [0x08, 0x20, 0x40, 0x80, 0xc0, 0x28];
     bytes[at + 13] |= bits[rng.random_range(0..bits.len())];
@@ -33,29 +33,29 @@ pub(crate) fn other_bits(bytes: &mut Vec<u8>, rng: &mut StdRng) {
     }
 }
 
-pub(crate) fn sequence(bytes: &mut Vec<u8>, rng: &mut StdRng) {
+pub(crate) fn sequence(bytes: &mut [u8], rng: &mut StdRng) {
     let at = tcp_at(bytes) + 4;
     add(bytes, at, some_delta(rng));
 }
 
-pub(crate) fn acknowledgement(bytes: &mut Vec<u8>, rng: &mut StdRng) {
+pub(crate) fn acknowledgement(bytes: &mut [u8], rng: &mut StdRng) {
     let at = tcp_at(bytes) + 8;
     add(bytes, at, some_delta(rng));
 }
 
-pub(crate) fn ports(bytes: &mut Vec<u8>, rng: &mut StdRng) {
+pub(crate) fn ports(bytes: &mut [u8], rng: &mut StdRng) {
     let at = tcp_at(bytes) + 2 * rng.random_range(0..2);
     let known: [u16; 5] = [0, 80, 81, 443, 22];
     let port = if rng.random_bool(0.7) { known[rng.random_range(0..5)] } else { rng.random() };
     bytes[at..at + 2].copy_from_slice(&port.to_be_bytes());
 }
 
-pub(crate) fn window(bytes: &mut Vec<u8>, rng: &mut StdRng) {
+pub(crate) fn window(bytes: &mut [u8], rng: &mut StdRng) {
     let at = tcp_at(bytes) + if rng.random_bool(0.5) { 14 } else { 18 };
     bytes[at] = rng.random();
 }
 
-pub(crate) fn tcp_length(bytes: &mut Vec<u8>, rng: &mut StdRng) {
+pub(crate) fn tcp_length(bytes: &mut [u8], rng: &mut StdRng) {
     let at = tcp_at(bytes) + 12;
     bytes[at] = bytes[at] & 15 | rng.random_range(0..16) << 4;
 }
@@ -118,18 +118,18 @@ pub(crate) fn fragment(bytes: &mut Vec<u8>, rng: &mut StdRng) {
     }
 }
 
-pub(crate) fn hops(bytes: &mut Vec<u8>, rng: &mut StdRng) {
+pub(crate) fn hops(bytes: &mut [u8], rng: &mut StdRng) {
     let places: &[usize] = if bytes[0] >> 4 == 4 { &[1, 4, 5, 8] } else { &[1, 2, 3, 7] };
     bytes[places[rng.random_range(0..places.len())]] = rng.random();
 }
 
-pub(crate) fn addresses(bytes: &mut Vec<u8>, rng: &mut StdRng) {
+pub(crate) fn addresses(bytes: &mut [u8], rng: &mut StdRng) {
     let last: &[usize] = if bytes[0] >> 4 == 4 { &[15, 19] } else { &[23, 39] };
     bytes[last[rng.random_range(0..2)]] = rng.random_range(0..6);
 }
 
 /// The length in the IP header, and with it what belongs to the packet.
-pub(crate) fn ip_length(bytes: &mut Vec<u8>, rng: &mut StdRng) {
+pub(crate) fn ip_length(bytes: &mut [u8], rng: &mut StdRng) {
     let at = if bytes[0] >> 4 == 4 { 2 } else { 4 };
     let old = u16::from_be_bytes([bytes[at], bytes[at + 1]]);
     let lengths = [0, old.wrapping_sub(1), old.wrapping_add(1), old.wrapping_sub(80), rng.random()];

@@ -20,31 +20,39 @@ pub(crate) struct Mutant {
     pub(crate) what: &'static str,
 }
 
-type Change = fn(&mut Vec<u8>, &mut StdRng);
+/// What happens to a packet.
+#[derive(Clone, Copy)]
+enum Change {
+    In(fn(&mut [u8], &mut StdRng)),
+    /// Its length may change.
+    Of(fn(&mut Vec<u8>, &mut StdRng)),
+}
+
+use Change::{In, Of};
 
 /// What may happen to a packet on its way or at a forger's; checksums are put right behind most of them.
 const CHANGES: [(&str, Change); 21] = [
-    ("bits flipped", flip_bits),
-    ("bits of the payload flipped", flip_payload),
-    ("bits of the payload flipped", flip_payload),
-    ("TAP header field set", set_tap_field),
-    ("control bits", headers::control_bits),
-    ("PSH, URG or ECN", headers::other_bits),
-    ("sequence number", headers::sequence),
-    ("acknowledgement", headers::acknowledgement),
-    ("ports", headers::ports),
-    ("TCP option", headers::tcp_option),
-    ("TCP option", headers::tcp_option),
-    ("TCP header length", headers::tcp_length),
-    ("urgent pointer or window", headers::window),
-    ("IP options or extension", headers::ip_option),
-    ("fragment", headers::fragment),
-    ("hop limit, class, identification", headers::hops),
-    ("IP length", headers::ip_length),
-    ("trailing bytes", trailing),
-    ("payload shorter", shorten),
-    ("payload longer", lengthen),
-    ("other address", headers::addresses),
+    ("bits flipped", In(flip_bits)),
+    ("bits of the payload flipped", In(flip_payload)),
+    ("bits of the payload flipped", In(flip_payload)),
+    ("TAP header field set", In(set_tap_field)),
+    ("control bits", In(headers::control_bits)),
+    ("PSH, URG or ECN", In(headers::other_bits)),
+    ("sequence number", In(headers::sequence)),
+    ("acknowledgement", In(headers::acknowledgement)),
+    ("ports", In(headers::ports)),
+    ("TCP option", Of(headers::tcp_option)),
+    ("TCP option", Of(headers::tcp_option)),
+    ("TCP header length", In(headers::tcp_length)),
+    ("urgent pointer or window", In(headers::window)),
+    ("IP options or extension", Of(headers::ip_option)),
+    ("fragment", Of(headers::fragment)),
+    ("hop limit, class, identification", In(headers::hops)),
+    ("IP length", In(headers::ip_length)),
+    ("trailing bytes", Of(trailing)),
+    ("payload shorter", Of(shorten)),
+    ("payload longer", Of(lengthen)),
+    ("other address", In(headers::addresses)),
 ];
 
 impl Season<'_> {
@@ -71,7 +79,10 @@ impl Season<'_> {
             _ => {}
         }
         let (what, change) = CHANGES[self.rng.random_range(0..CHANGES.len())];
-        change(&mut bytes, &mut self.rng);
+        match change {
+            In(change) => change(&mut bytes, &mut self.rng),
+            Of(change) => change(&mut bytes, &mut self.rng),
+        }
         if self.rng.random_bool(0.85) {
             let _unreadable: Result<(), _> = checksum::complete(&mut bytes);
         }
@@ -86,14 +97,14 @@ impl Season<'_> {
     }
 }
 
-fn flip_bits(bytes: &mut Vec<u8>, rng: &mut StdRng) {
+fn flip_bits(bytes: &mut [u8], rng: &mut StdRng) {
     for _ in 0..rng.random_range(1..4) {
         let at = rng.random_range(0..bytes.len());
         bytes[at] ^= 1 << rng.random_range(0..8);
     }
 }
 
-fn flip_payload(bytes: &mut Vec<u8>, rng: &mut StdRng) {
+fn flip_payload(bytes: &mut [u8], rng: &mut StdRng) {
     let len = payload(bytes).len();
     if len == 0 {
         return flip_bits(bytes, rng);
@@ -107,7 +118,7 @@ fn flip_payload(bytes: &mut Vec<u8>, rng: &mut StdRng) {
 /// Fields with meaning: kind, flags, length, family, protocol, port, address, padding, lengths.
 const FIELDS: [usize; 22] = [3, 4, 4, 5, 5, 6, 7, 8, 24, 40, 56, 57, 58, 59, 60, 64, 72, 75, 76, 77, 78, 79];
 
-fn set_tap_field(bytes: &mut Vec<u8>, rng: &mut StdRng) {
+fn set_tap_field(bytes: &mut [u8], rng: &mut StdRng) {
     let len = payload(bytes).len();
     if len < HEADER_LEN {
         return flip_bits(bytes, rng);
@@ -119,7 +130,7 @@ fn set_tap_field(bytes: &mut Vec<u8>, rng: &mut StdRng) {
 }
 
 /// A message that says something else, with a MAC that is right for it.
-fn reseal(bytes: &mut Vec<u8>, seal: Option<&Seal>, rng: &mut StdRng) {
+fn reseal(bytes: &mut [u8], seal: Option<&Seal>, rng: &mut StdRng) {
     let (Some(Seal { key, to }), Ok(segment)) = (seal, Segment::parse(bytes)) else { return };
     if payload(bytes).len() < HEADER_LEN {
         return;

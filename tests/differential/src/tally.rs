@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use trireme_bpf::Hook;
+use trireme_bpf::{Counter, CounterSet, Hook};
 
 use crate::Outcome;
 
@@ -15,6 +15,7 @@ pub struct Tally {
     exceptions: BTreeMap<&'static str, u64>,
     divergences: BTreeMap<String, Vec<String>>,
     diverged: u64,
+    kernel: BTreeMap<Counter, u64>,
     /// Packets that went through a program.
     pub packets: u64,
     /// Steps of intact handshakes.
@@ -52,6 +53,24 @@ impl Tally {
         }
     }
 
+    pub(crate) fn add(&mut self, counters: &CounterSet) {
+        for (counter, count) in counters.iter() {
+            *self.kernel.entry(counter).or_default() += count;
+        }
+    }
+
+    /// What the programs counted by themselves.
+    #[must_use]
+    pub fn kernel(&self, counter: Counter) -> u64 {
+        self.kernel.get(&counter).copied().unwrap_or_default()
+    }
+
+    /// Packets for which the engine was asked.
+    #[must_use]
+    pub fn punted(&self) -> u64 {
+        self.outcomes.iter().filter(|((_, name), _)| name.starts_with("punted")).map(|(_, count)| count).sum()
+    }
+
     /// How often the two differed, and accounts of the first of them.
     #[must_use]
     pub fn divergences(&self) -> (u64, String) {
@@ -69,6 +88,10 @@ impl fmt::Display for Tally {
         writeln!(f, "mutations                          passed  dropped   punted")?;
         for (what, [passed, dropped, punted]) in &self.mutations {
             writeln!(f, "  {what:<30} {passed:>8} {dropped:>8} {punted:>8}")?;
+        }
+        writeln!(f, "counters of the programs")?;
+        for (counter, count) in self.kernel.iter().filter(|(_, count)| **count > 0) {
+            writeln!(f, "  {:<50} {count:>8}", format!("{counter:?}"))?;
         }
         writeln!(f, "different by design")?;
         for (why, count) in &self.exceptions {
