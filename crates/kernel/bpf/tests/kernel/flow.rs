@@ -74,7 +74,8 @@ fn proof(mac: [u8; 16]) -> Vec<u8> {
     let mut payload = vec![0x54, 0x41, 0x50, 1, 3, 2, 0, 80];
     payload.resize(40, 0x11);
     payload.extend(mac);
-    payload.resize(80, 0x22);
+    payload.resize(72, 0x22);
+    payload.resize(80, 0);
     payload
 }
 
