@@ -41,7 +41,22 @@ impl Lab {
         let peer_mac = mac(&lab.peer, "eth0");
         lab.ip(&lab.node, &format!("neigh add 10.9.0.77 lladdr {} dev host0", text(pu_mac)));
         lab.ip(&lab.node, &format!("neigh add 10.8.0.77 lladdr {} dev up0", text(peer_mac)));
+        lab.await_carrier();
         lab
+    }
+
+    /// A link that has just come up says so a moment later; states would differ for that alone.
+    fn await_carrier(&self) {
+        for _ in 0..500 {
+            if ["host0", "up0"]
+                .iter()
+                .all(|device| run(&self.node, "ip", &format!("link show {device}")).contains("state UP"))
+            {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the lab's links do not come up");
     }
 
     fn wire_up(&self) {
