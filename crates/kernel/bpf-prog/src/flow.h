@@ -56,8 +56,13 @@ static __always_inline enum answer handshake(struct __sk_buff *skb, struct packe
 		answer = p->flags & TCP_ACK ? ingress_syn_ack(skb, p, pu, why) :
 					      ingress_syn(skb, p, pu, why);
 	/* The engine wants to know what the table holds; not for strangers, who come in floods. */
-	if (answer == ASK && why->reason != PUNT_UNKNOWN && !why->connection)
+	if (answer == ASK && why->reason != PUNT_UNKNOWN && !why->connection) {
+		/* What is handed over must be forgotten, not the connection that was there before. */
+		__u64 *tag = why->tag;
+
 		find_connection(pu, why);
+		why->tag = tag;
+	}
 	return answer;
 }
 
