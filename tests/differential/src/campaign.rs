@@ -60,7 +60,7 @@ impl Campaign {
 }
 
 impl Season<'_> {
-    /// Handshakes; a change of policy; one that takes a port away; new keys.
+    /// Handshakes; a change of policy; one that takes a port away; new keys; no valid ones.
     fn run(mut self) {
         self.round();
         self.change_policy(&OPEN);
@@ -82,6 +82,7 @@ impl Season<'_> {
         self.wait(Duration::from_secs(1801));
         self.meet_everybody();
         self.round();
+        self.outlive_tokens();
         let counters = self.bed.counters();
         self.tally.add(&counters);
     }

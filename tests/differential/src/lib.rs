@@ -16,6 +16,7 @@ mod bed;
 mod book;
 mod campaign;
 mod compare;
+mod expired;
 mod frames;
 mod headers;
 mod initiator;

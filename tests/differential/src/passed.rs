@@ -53,7 +53,7 @@ impl Season<'_> {
         match reply.refused {
             Some(reason) if is_excused(case, out, reason) => {
                 self.tally.except("live: only the engine reads headers closely");
-                self.follow_live(case);
+                self.heard(case);
             }
             // Neighbour and listener discovery.
             Some(Reason::ProtocolDenied) if case.segment.is_none() && out == case.bytes => {
@@ -132,12 +132,18 @@ impl Season<'_> {
                 self.mirror.flow(key).forget_answering(segment.seq.wrapping_sub(1));
                 self.check_entry(case, reply);
             }
-            Hook::ToPu => {
-                self.mirror.flow(key).forget_opening();
-                self.follow_live(case);
-            }
-            Hook::FromPu => self.follow_live(case),
+            Hook::ToPu | Hook::FromPu => self.heard(case),
         }
+    }
+
+    /// A segment of a live connection passed; the first one from the responder ends its handshake.
+    fn heard(&mut self, case: &Case<'_>) {
+        if let Some(key) = case.key
+            && case.hook == Hook::ToPu
+        {
+            self.mirror.flow(key).forget_opening();
+        }
+        self.follow_live(case);
     }
 
     /// A connection that left the table is in the one that forgets.
