@@ -107,7 +107,7 @@ fn assert_is_repeated(world: &World, family: Family) {
 }
 
 #[test]
-fn a_damaged_proof_is_not_mended_and_the_connection_completes_by_its_repetition() {
+fn a_damaged_proof_is_not_mended_and_the_connection_completes_all_the_same() {
     by_both_disturbed(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         let proofs = Arc::new(AtomicUsize::new(0));
@@ -121,10 +121,14 @@ fn a_damaged_proof_is_not_mended_and_the_connection_completes_by_its_repetition(
             if damaged.insert(tuple) { damage_header(packet) } else { Fate::Pass }
         })
         .unwrap();
+        let before = bad_checksums(&world.server.namespace);
         for family in Family::BOTH {
             let reach = world.client_sees_within(family, Duration::from_secs(10));
             assert_eq!(reach, Reach::Answered, "{family}\n{}", world.look());
         }
-        assert!(proofs.load(Ordering::Relaxed) >= 4, "a damaged proof was taken");
+        // What is left of it is thrown away by the stack, or the whole by the enforcer and comes again.
+        let thrown = bad_checksums(&world.server.namespace) - before;
+        let repeated = (proofs.load(Ordering::Relaxed) as u64).saturating_sub(2);
+        assert!(thrown + repeated >= 2, "a damaged proof was mended: {thrown} thrown, {repeated} repeated");
     });
 }

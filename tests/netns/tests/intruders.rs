@@ -1,24 +1,19 @@
 //! Somebody else meddles with what the agent put into the kernel.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+use std::fs;
 use std::time::Duration;
 
 use serde_json::Value;
-use trireme_testkit::lab::{Agent, Family, Namespace, Pu, Reach, Server, connect, eventually};
+use trireme_testkit::lab::{Agent, Family, Pu, Reach, Server, Side, connect, eventually};
 use trireme_tests_netns::{PATIENT, PORT, PROMPT, World, is_alive};
 
-/// The ids of the links that hold programs at a workload's interface.
-fn links(node: &Namespace, pu: &Pu) -> Vec<String> {
-    let interfaces = node.run("ip", &["-j", "link", "show", "dev", &pu.interface]).unwrap();
-    let interfaces: Value = serde_json::from_str(&interfaces).unwrap();
-    let index = interfaces.pointer("/0/ifindex").unwrap().clone();
-    let all: Value = serde_json::from_str(&node.run("bpftool", &["-j", "link", "show"]).unwrap()).unwrap();
-    let ours = all.as_array().unwrap().iter().filter(|link| {
-        link.get("type").and_then(Value::as_str) == Some("tcx")
-            && (link.get("ifindex") == Some(&index)
-                || link.get("devname").and_then(Value::as_str) == Some(&pu.interface))
-    });
-    ours.map(|link| link.get("id").unwrap().to_string()).collect()
+/// The pins of the links that hold programs at the interfaces of a node.
+fn links(world: &World, side: Side) -> Vec<String> {
+    let instance = world.lab.bpffs().join("trireme").join(format!("lab-{}-{side}", world.lab.id()));
+    let versions = fs::read_dir(&instance).unwrap().map(|entry| entry.unwrap().path().join("links"));
+    let pins = versions.filter(|links| links.is_dir()).flat_map(|links| fs::read_dir(links).unwrap());
+    pins.map(|pin| pin.unwrap().path().to_str().unwrap().to_owned()).collect()
 }
 
 fn repairs(agent: &Agent, pu: &Pu) -> u64 {
@@ -35,10 +30,10 @@ fn programs_that_somebody_detaches_are_back_within_seconds_and_the_repair_is_rec
     let _server = Server::echo(&world.server.namespace, PORT).unwrap();
     let node = &world.lab.node(world.server.side).namespace;
     let stream = connect(&world.client.namespace, world.server.at(Family::V4, PORT), PROMPT).unwrap();
-    let ids = links(node, &world.server);
-    assert_eq!(ids.len(), 2, "{ids:?}");
-    for id in &ids {
-        node.run("bpftool", &["link", "detach", "id", id]).unwrap();
+    let pins = links(&world, world.server.side);
+    assert_eq!(pins.len(), 2, "{pins:?}");
+    for pin in &pins {
+        node.run("bpftool", &["link", "detach", "pinned", pin]).unwrap();
     }
     let back = || Ok(repairs(&world.b, &world.server) > 0);
     eventually("the repair", Duration::from_secs(3), back, || world.look()).unwrap();
