@@ -76,9 +76,9 @@ impl Season<'_> {
         self.wait(Duration::from_secs(301));
         self.round();
         self.renewing = false;
-        // Everybody's; handshakes and replays of tokens that have run out would show nothing.
-        self.live.clear();
-        self.history.clear();
+        // Everybody's. The clock of the programs has not moved: on tokens that have run out for the engine alone nothing
+        // can be compared.
+        self.begin_anew();
         self.wait(Duration::from_secs(1801));
         self.meet_everybody();
         self.round();

@@ -1,13 +1,11 @@
 //! Tokens that have run out: the programs decide nothing on them, whatever they knew.
 
 use trireme_bpf::PeerState;
-use trireme_wire::tuple::Endpoint;
 
 use crate::bed::{Outcome, PU};
 use crate::compare::Hook;
-use crate::frames::Dialog;
 use crate::season::Season;
-use crate::targets::{Caller, FRIEND, SHUT, Target, callers, targets, us};
+use crate::targets::{Caller, FRIEND, SHUT, Target, callers, targets};
 
 /// Long ago, in nanoseconds of the wall clock.
 const PAST: u64 = 1;
@@ -17,8 +15,7 @@ impl Season<'_> {
     pub(crate) fn outlive_tokens(&mut self) {
         let accepted = |target: &Target| target.slot == FRIEND && target.called.port != SHUT;
         for target in targets().into_iter().filter(accepted) {
-            let me = Endpoint::new(us(target.called.addr.is_ipv6()), self.port());
-            let dialog = Dialog::new(&mut self.rng, me, target.called);
+            let dialog = self.dialog_with(&target);
             let Outcome::Passed(syn) = self.compare(Hook::FromPu, &dialog.syn(), 0, None) else { continue };
             let answer = self.answer(&target, &dialog, &syn).unwrap();
             let peers = self.expire_peers();
@@ -36,8 +33,7 @@ impl Season<'_> {
         }
         self.expire_ours();
         for target in targets() {
-            let me = Endpoint::new(us(target.called.addr.is_ipv6()), self.port());
-            let dialog = Dialog::new(&mut self.rng, me, target.called);
+            let dialog = self.dialog_with(&target);
             self.expect_punt(Hook::FromPu, &dialog.syn(), "our token expired");
         }
     }

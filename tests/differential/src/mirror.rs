@@ -39,6 +39,11 @@ fn isn_of(entry: &HalfOpenEntry) -> u32 {
 }
 
 impl Mirror {
+    /// Whether anything ever came on this flow.
+    pub(crate) fn has_seen(&self, key: &FlowKey) -> bool {
+        self.flows.contains_key(key)
+    }
+
     pub(crate) fn flow(&mut self, key: FlowKey) -> &mut Flow {
         self.flows.entry(key).or_default()
     }

@@ -84,6 +84,16 @@ impl<'a> Season<'a> {
         self.bed.plane().update(PU, state).unwrap();
     }
 
+    /// The programs forget everything.
+    pub(crate) fn begin_anew(&mut self) {
+        let counters = self.bed.counters();
+        self.tally.add(&counters);
+        self.bed.attach_anew(self.state);
+        self.mirror = Mirror::default();
+        self.live.clear();
+        self.history.clear();
+    }
+
     /// Another policy, in another epoch; live connections are judged again.
     pub(crate) fn change_policy(&mut self, ports: &[u16]) {
         self.state.epoch += 1;

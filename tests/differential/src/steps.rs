@@ -1,7 +1,10 @@
 //! First contacts between the engines, and the steps that handshakes through the programs share.
 
+use std::net::IpAddr;
+
 use rand::Rng;
 use trireme_bpf::PuntReason;
+use trireme_flow::FlowKey;
 use trireme_wire::edit;
 use trireme_wire::tcp::{Flags, Segment};
 use trireme_wire::tuple::Endpoint;
@@ -20,6 +23,8 @@ pub(crate) enum Course {
     Disturbed,
 }
 
+type End = (IpAddr, u16);
+
 /// Earlier packets kept.
 const HISTORY: usize = 400;
 
@@ -37,8 +42,7 @@ impl Season<'_> {
     }
 
     fn meet_target(&mut self, target: &Target) -> Option<()> {
-        let me = Endpoint::new(us(target.called.addr.is_ipv6()), self.port());
-        let dialog = Dialog::new(&mut self.rng, me, target.called);
+        let dialog = self.dialog_with(target);
         self.us.forget();
         let syn = self.us.handle_plain(US, Hook::FromPu, &dialog.syn()).passed;
         let wire = self.answer(target, &dialog, &syn?)?;
@@ -67,12 +71,25 @@ impl Season<'_> {
     }
 
     pub(crate) fn dialog_of(&mut self, caller: &Caller) -> Dialog {
-        let from = Endpoint::new(caller.from, self.port());
-        Dialog::new(&mut self.rng, from, caller.to)
+        let port = self.fresh_port(|port| (caller.to.into(), (caller.from, port)));
+        Dialog::new(&mut self.rng, Endpoint::new(caller.from, port), caller.to)
     }
 
-    pub(crate) fn port(&mut self) -> u16 {
-        self.rng.random_range(1024..=u16::MAX)
+    pub(crate) fn dialog_with(&mut self, target: &Target) -> Dialog {
+        let us = us(target.called.addr.is_ipv6());
+        let port = self.fresh_port(|port| ((us, port), target.called.into()));
+        Dialog::new(&mut self.rng, Endpoint::new(us, port), target.called)
+    }
+
+    /// A port on whose flow nothing came yet.
+    fn fresh_port(&mut self, flow: impl Fn(u16) -> (End, End)) -> u16 {
+        loop {
+            let port = self.rng.random_range(1024..=u16::MAX);
+            let (local, remote) = flow(port);
+            if !self.mirror.has_seen(&FlowKey { pu: US, local, remote }) {
+                return port;
+            }
+        }
     }
 
     /// The other end's SYN-ACK to a SYN as it left here.
