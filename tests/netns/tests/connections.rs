@@ -13,11 +13,14 @@ use trireme_tests_netns::{CLOSED_PORT, PATIENT, PORT, PROMPT, by_both, echo_mega
 #[test]
 fn a_closed_port_is_refused_at_once_to_a_client_and_silent_to_a_stranger() {
     by_both(|world| {
+        let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         for family in Family::BOTH {
             let start = Instant::now();
             assert_eq!(world.client_sees(family, CLOSED_PORT), Reach::Refused, "{}", world.logs());
             assert!(start.elapsed() < Duration::from_millis(500), "refused after {:?}", start.elapsed());
             assert_eq!(world.stranger_sees(family, CLOSED_PORT), Reach::Silent);
+            // The port beside it is open; nobody is known behind a port that never answered.
+            assert_eq!(world.client_sees(family, PORT), Reach::Answered, "{}", world.logs());
         }
     });
 }
