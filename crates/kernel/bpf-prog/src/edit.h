@@ -54,8 +54,13 @@ static __noinline enum edited append(struct __sk_buff *skb, struct packet *p, un
 	sum = bpf_csum_diff(0, 0, (__be32 *)tap, TAP_HEADER, own ? own->checksum : 0);
 	if (bpf_skb_store_bytes(skb, at, tap, TAP_HEADER, 0))
 		return BROKEN;
-	if (own && len > 0 && bpf_skb_store_bytes(skb, at + TAP_HEADER, own->bytes, len, 0))
-		return BROKEN;
+	if (own && len > 0) {
+		__u64 bound = bounded(len, 2047);
+
+		if (bound > ATTACHED_MAX ||
+		    bpf_skb_store_bytes(skb, at + TAP_HEADER, own->bytes, bound, 0))
+			return BROKEN;
+	}
 	return follow(skb, p, ip_len, sum) ? BROKEN : EDITED;
 }
 
@@ -64,12 +69,16 @@ static __always_inline __s64 payload_sum(struct __sk_buff *skb, struct packet *p
 {
 	struct scratch *s = take_scratch();
 	__s64 sum = 0;
+	__u64 bound;
 
 	if (!s || len == 0 || len > sizeof(s->bytes) - 4)
 		return -1;
 	/* The last word is filled up with zeros: they add nothing. */
-	*(__u32 *)(s->bytes + (len & ~3)) = 0;
-	if (bpf_skb_load_bytes(skb, p->payload_offset, s->bytes, len))
+	bound = bounded(len, 2047);
+	if (bound > sizeof(s->bytes) - 4)
+		return -1;
+	*(__u32 *)(s->bytes + (bound & ~3ULL)) = 0;
+	if (bpf_skb_load_bytes(skb, p->payload_offset, s->bytes, bound))
 		return -1;
 	len = (len + 3) & ~3;
 	for (int i = 0; i < 3; i++) {

@@ -105,10 +105,12 @@ static __noinline int has_other_options(struct scratch *s, const __u8 *tcp, __u3
 static __always_inline __u32 load_tcp(struct __sk_buff *skb, struct packet *p, __u8 *tcp)
 {
 	__u32 len = p->payload_offset - p->tcp_offset;
+	__u64 bound;
 
 	if (len < 20 || len > 60)
 		return 0;
-	if (bpf_skb_load_bytes(skb, p->tcp_offset, tcp, len))
+	bound = bounded(len, 63);
+	if (bound > 60 || bpf_skb_load_bytes(skb, p->tcp_offset, tcp, bound))
 		return 0;
 	return len;
 }

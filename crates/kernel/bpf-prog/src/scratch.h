@@ -30,6 +30,17 @@ struct {
 	__type(value, struct scratch);
 } scratch SEC(".maps");
 
+/* A length from 1 to mask + 1, which it is already: kernels before 6.5 forget the
+ * lower bound of a number that was put aside, so it gets a new one. */
+static __always_inline __u64 bounded(__u64 len, const __u64 mask)
+{
+	len -= 1;
+	asm volatile("" : "+r"(len));
+	len = (len & mask) + 1;
+	asm volatile("" : "+r"(len));
+	return len;
+}
+
 static __always_inline struct scratch *take_scratch(void)
 {
 	__u32 zero = 0;

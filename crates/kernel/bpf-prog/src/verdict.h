@@ -92,7 +92,9 @@ static __always_inline __u64 wakeup(void)
 		if (!record)                                                        \
 			return drop(pu->slot, COUNT_RING_FULL);                     \
 		fill(record, skb, pu, hook, len, why);                            \
-		if (bpf_skb_load_bytes(skb, L3, record + 1, len)) {                 \
+		bound = bounded(len, 0xffff);                                       \
+		if (bound > (size) ||                                               \
+		    bpf_skb_load_bytes(skb, L3, record + 1, bound)) {               \
 			bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);              \
 			return drop(pu->slot, COUNT_TRUNCATED);                     \
 		}                                                                   \
@@ -210,6 +212,7 @@ static __always_inline int punt_unknown(struct __sk_buff *skb, struct packet *p,
 					const __u32 hook, struct punt_case *why, __u32 len)
 {
 	struct punt *record;
+	__u64 bound;
 
 	if (!within_source_limit(p) || !within_limit(pu->slot, LIMIT_UNKNOWN))
 		return drop(pu->slot, COUNT_UNKNOWN_LIMITED);
@@ -240,6 +243,7 @@ static __always_inline int punt(struct __sk_buff *skb, struct packet *p, struct 
 	__u32 limit = hook == HOOK_FROM_PU ? LIMIT_FROM : LIMIT_TO;
 	__u32 len = skb->len - L3;
 	struct punt *record;
+	__u64 bound;
 	struct moment now;
 
 	forget_the_way(why);

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use tracing::{debug, trace, warn};
 use trireme_bpf::PlaneError;
 use trireme_conntrack::{Conntrack, Forgotten};
-use trireme_datapath::{Effect, Hook, Verdict};
+use trireme_datapath::{Effect, Hook, Packet, Verdict};
 use trireme_flow::{ConnectionEntry, FlowKey};
 use trireme_token::Role;
+use trireme_wire::icmp;
 use trireme_wire::tuple::{Endpoint, Tuple};
 
 use super::super::{convert, meter};
@@ -22,6 +23,8 @@ impl Loop {
         self.meter.punted = self.meter.punted.saturating_add(meter::wide(taken));
         for packet in packets.drain(..) {
             let hook = packet.hook;
+            let connection = packet.connection.or_else(|| self.quoted_connection(&packet));
+            let packet = Packet { connection, ..packet };
             let verdict = self.engine.handle_packet(packet, now(), &mut self.effects);
             let opened = self.carry_out_but_openings(hook);
             match verdict {
@@ -32,6 +35,18 @@ impl Loop {
             self.open(opened);
         }
         self.packets = packets;
+    }
+
+    /// The connection that an ICMP error quotes: the engine remembers only handshakes that it judged itself, lately.
+    fn quoted_connection(&self, packet: &Packet) -> Option<ConnectionEntry> {
+        let error = icmp::embedded(&packet.bytes)?;
+        let (local, remote) = match packet.hook {
+            Hook::ToPu => (error.tuple.src, error.tuple.dst),
+            Hook::FromPu => (error.tuple.dst, error.tuple.src),
+        };
+        let key = FlowKey { pu: packet.pu, local: local.into(), remote: remote.into() };
+        let (connection, _) = self.plane.connection(&convert::key(&key)).ok()??;
+        Some(convert::entry(&connection))
     }
 
     /// Carries effects out, but returns the entries that let segments of the connection pass by themselves: before
