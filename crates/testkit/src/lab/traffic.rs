@@ -35,8 +35,9 @@ impl Server {
         port: u16,
         serve: impl Fn(TcpStream) + Send + Sync + 'static,
     ) -> Result<Self, LabError> {
-        let listener =
-            namespace.enter(|| listen(port))?.map_err(LabError::io(format!("listening on port {port}")))?;
+        let listener = namespace
+            .enter(|| listen_patiently(port))?
+            .map_err(LabError::io(format!("listening on port {port}")))?;
         let address = listener.local_addr().map_err(LabError::io("reading the listener's address"))?;
         let stop = Arc::new(AtomicBool::new(false));
         let accepted = Arc::new(AtomicUsize::new(0));
@@ -98,6 +99,21 @@ impl Drop for Server {
             drop(thread.join());
         }
     }
+}
+
+/// The port of a server that has just ended is taken for another moment if a program was being started meanwhile: between
+/// fork and exec the child has a copy of every socket.
+fn listen_patiently(port: u16) -> io::Result<TcpListener> {
+    const ATTEMPTS: usize = 100;
+    for _ in 1..ATTEMPTS {
+        match listen(port) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            listening => return listening,
+        }
+    }
+    listen(port)
 }
 
 fn listen(port: u16) -> io::Result<TcpListener> {
