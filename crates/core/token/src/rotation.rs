@@ -103,6 +103,11 @@ impl OwnTokens {
         self.units.get(subject).map(|unit| &unit.current)
     }
 
+    /// The tokens that peers may name: the current one and the one that it replaced, newest first.
+    pub fn accepted(&self, subject: &PuId, now: WallTime) -> impl Iterator<Item = &OwnToken> {
+        self.current(subject).into_iter().chain(self.previous(subject, now))
+    }
+
     /// The token that the current one replaced, while peers may still use it.
     #[must_use]
     pub fn previous(&self, subject: &PuId, now: WallTime) -> Option<&OwnToken> {

@@ -1,7 +1,7 @@
 //! Handshakes that the back end began and hands over: the engine goes on from the same nonces.
 
 use trireme_flow::{ConnectionEntry, HalfOpenKey, Priority, Reason};
-use trireme_handshake::initiator::{Authenticated, Initiator, LastResort, Proof, SynSent};
+use trireme_handshake::initiator::{Authenticated, Initiator, Proof, SynSent};
 use trireme_handshake::message::{self, Sender};
 use trireme_handshake::responder::{Responder, SynAckSent, SynReceived};
 use trireme_identity::time::Instant;
@@ -11,10 +11,11 @@ use trireme_token::rotation::OwnToken;
 use trireme_wire::build;
 use trireme_wire::tap::{Attested, HEADER_LEN};
 
+use super::egress_syn::last_resort;
 use super::handshake::{Half, Handshake, PeerHolds};
 use super::refuse::Refused;
 use super::{Context, Engine, authorize};
-use crate::{HalfOpenEntry, Packet, Party, Strictness, SynHeader};
+use crate::{HalfOpenEntry, Packet, Party, SynHeader};
 
 impl From<Party> for Sender {
     fn from(Party { token, nonce }: Party) -> Self {
@@ -183,11 +184,7 @@ impl Engine {
 
 /// The state behind the SYNs that have left.
 fn sent(cx: &Context<'_>, opened: &Opened, own: &OwnToken) -> SynSent {
-    let last_resort = match cx.unit.settings.strictness {
-        Strictness::Lenient => LastResort::Plain,
-        Strictness::StrictIdentity => LastResort::Never,
-    };
-    let mut sent = SynSent::new(opened.isn, opened.own, last_resort).after(opened.syns);
+    let mut sent = SynSent::new(opened.isn, opened.own, last_resort(&cx.unit)).after(opened.syns);
     sent.note_payload(HEADER_LEN);
     sent.note_payload(HEADER_LEN + own.token.bytes.len() + own.token.credential.len());
     sent

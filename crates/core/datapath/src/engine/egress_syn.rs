@@ -13,7 +13,7 @@ use trireme_wire::{edit, tap};
 use super::handshake::{Half, Handshake, reason_of};
 use super::refuse::Refused;
 use super::renew::{Choice, Renewal};
-use super::{Context, Engine, Judged, Known, Next, authorize};
+use super::{Context, Engine, Judged, Known, Next, Unit, authorize};
 use crate::{Effect, KnownTokens, Packet, Strictness};
 
 /// Whether a SYN carries identity.
@@ -108,11 +108,7 @@ impl Engine {
         let mut nonce = [0; 16];
         self.random.fill(&mut nonce);
         let sender = Sender { token: own.token.id, nonce: Nonce(nonce) };
-        let last_resort = match cx.unit.settings.strictness {
-            Strictness::Lenient => LastResort::Plain,
-            Strictness::StrictIdentity => LastResort::Never,
-        };
-        let sent = SynSent::new(key.isn, sender, last_resort);
+        let sent = SynSent::new(key.isn, sender, last_resort(&cx.unit));
         let attach = sent.first();
         let half = Half::Initiator(Initiator::SynSent(sent));
         let handshake = Handshake {
@@ -239,6 +235,14 @@ impl Engine {
             return Err(too_large());
         }
         edit::append_payload(&mut packet.bytes, payload).map_err(|_| too_large())
+    }
+}
+
+/// Whether SYNs that find no answer may leave without identity in the end.
+pub(super) fn last_resort(unit: &Unit) -> LastResort {
+    match unit.settings.strictness {
+        Strictness::Lenient => LastResort::Plain,
+        Strictness::StrictIdentity => LastResort::Never,
     }
 }
 

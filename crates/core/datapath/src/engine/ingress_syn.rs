@@ -191,15 +191,12 @@ impl Engine {
             responder.show_peer(peer.id);
             responder.show(own.token.id);
             handshake.peer_before = handshake.peer.replace(Arc::clone(&peer));
-            *handshake = Handshake {
-                own: Some(own),
-                older,
-                decision,
-                multipath,
-                peer_holds_token,
-                epoch: cx.unit.epoch,
-                ..handshake.clone()
-            };
+            handshake.own = Some(own);
+            handshake.older = older;
+            handshake.decision = decision;
+            handshake.multipath = multipath;
+            handshake.peer_holds_token = peer_holds_token;
+            handshake.epoch = cx.unit.epoch;
             self.handshakes.postpone(&key, until);
         } else {
             let mut nonce = [0; 16];
@@ -298,11 +295,7 @@ impl Engine {
         if !header.has_mac() {
             return None;
         }
-        let own: Vec<_> = [self.own.current(&cx.unit.id), self.own.previous(&cx.unit.id, cx.now.wall)]
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect();
+        let own: Vec<_> = self.own.accepted(&cx.unit.id, cx.now.wall).cloned().collect();
         own.into_iter().find_map(|own| {
             let keys = self.keys(&own, peer, Role::Responder).ok()?;
             let to = Sender { token: own.token.id, nonce: Nonce::ZERO };

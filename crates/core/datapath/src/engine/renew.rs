@@ -98,9 +98,8 @@ impl Engine {
         if verifies(in_use, &keys) {
             return Ok((in_use.clone(), keys));
         }
-        let others = [self.own.current(&cx.unit.id), self.own.previous(&cx.unit.id, cx.now.wall)];
-        let others: Vec<_> =
-            others.into_iter().flatten().filter(|own| own.token.id != in_use.token.id).cloned().collect();
+        let others = self.own.accepted(&cx.unit.id, cx.now.wall);
+        let others: Vec<_> = others.filter(|own| own.token.id != in_use.token.id).cloned().collect();
         for own in others {
             let other = self.keys(&own, peer, role)?;
             if verifies(&own, &other) {
