@@ -250,10 +250,6 @@ pub struct Answering {
     pub initiator: [u8; 16],
     /// The responder's MAC key.
     pub responder: [u8; 16],
-    /// Name of our agreement key.
-    pub own_key: [u8; 16],
-    /// Name of the initiator's.
-    pub peer_key: [u8; 16],
 }
 
 /// Unfinished handshakes of one unit and role: value of `quotas`, by slot * 2 + role.
@@ -405,7 +401,7 @@ const _: () = {
     assert!(size_of::<Refusal>() == 24);
     assert!(size_of::<Opening>() == 168);
     assert!(size_of::<AnsweringKey>() == 48);
-    assert!(size_of::<Answering>() == 160);
+    assert!(size_of::<Answering>() == 128);
     assert!(size_of::<Quota>() == 32);
     assert!(size_of::<Source>() == 16);
     assert!(size_of::<EventKey>() == 52);

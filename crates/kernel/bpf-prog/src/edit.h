@@ -73,10 +73,10 @@ static __always_inline __s64 payload_sum(struct __sk_buff *skb, struct packet *p
 
 	if (!s || len == 0 || len > sizeof(s->bytes) - 4)
 		return -1;
-	/* The last word is filled up with zeros: they add nothing. */
 	bound = bounded(len, 2047);
 	if (bound > sizeof(s->bytes) - 4)
 		return -1;
+	/* The last word is filled up with zeros: they add nothing. */
 	*(__u32 *)(s->bytes + (bound & ~3ULL)) = 0;
 	if (bpf_skb_load_bytes(skb, p->payload_offset, s->bytes, bound))
 		return -1;

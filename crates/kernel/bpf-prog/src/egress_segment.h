@@ -18,7 +18,7 @@ static __noinline enum answer prove(struct __sk_buff *skb, struct packet *p, str
 	union tap tap;
 	enum edited edited;
 
-	why->hash = hash_of(&why->key.flow, pu);
+	hash_flow(why, pu);
 	o = opening_of(why);
 	if (!o || o->state != OPENING_PROVING || o->isn + 1 != c->proof_seq)
 		return ask(why, PUNT_UNCONFIRMED);

@@ -35,7 +35,9 @@ static __noinline enum answer egress_syn_ack(struct __sk_buff *skb, struct packe
 		struct connection *c = bpf_map_lookup_elem(&connections, &why->key.flow);
 
 		why->connection = c;
-		return is_repeated(p, pu, c) && !carries_other_options(skb, p) ? pass(pu, COUNT_SYN_ACK_REPEATED) : ask(why, PUNT_SYN);
+		if (is_repeated(p, pu, c) && !carries_other_options(skb, p))
+			return pass(pu, COUNT_SYN_ACK_REPEATED);
+		return ask(why, PUNT_SYN);
 	}
 	if (a->epoch != pu->epoch || carries_other_options(skb, p))
 		return ask_answering(why, a);

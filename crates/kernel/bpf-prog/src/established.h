@@ -28,15 +28,9 @@ static __always_inline int is_duplicate_proof(struct __sk_buff *skb, struct pack
 static __noinline enum answer repeated_proof(struct __sk_buff *skb, struct packet *p, struct pu *pu,
 					     struct punt_case *why)
 {
-	enum edited edited;
+	enum answer answer = may_be_proof(skb, p) ? pass_bare(skb, p, pu, 0, COUNT_PROOF_REPEATED) : ASK;
 
-	if (p->payload_len != TAP_HEADER || ((p->flags & TCP_CONTROL) & ~TCP_PSH) != TCP_ACK ||
-	    !p->plain || skb->gso_size || carries_other_options(skb, p))
-		return ask(why, PUNT_PROOF_DUPLICATE);
-	edited = strip(skb, p, 0);
-	if (edited == UNCHANGED)
-		return ask(why, PUNT_PROOF_DUPLICATE);
-	return edited == EDITED ? pass(pu, COUNT_PROOF_REPEATED) : DROPPED;
+	return answer == ASK ? ask(why, PUNT_PROOF_DUPLICATE) : answer;
 }
 
 static __always_inline void touch(struct connection *c, struct packet *p, __u32 hook)
@@ -85,7 +79,8 @@ static __noinline int close_connection(struct punt_case *why, struct pu *pu, str
 
 	tell_end(flow, pu, c, c->flags & FLAG_ENDED ? HAPPENED_TRAFFIC : HAPPENED_END);
 	c->flags |= FLAG_ENDED;
-	if (store_closing(flow, hash_of(flow, pu), c))
+	hash_flow(why, pu);
+	if (store_closing(flow, why->hash, c))
 		bpf_map_delete_elem(&connections, flow);
 	return 0;
 }
@@ -93,15 +88,17 @@ static __noinline int close_connection(struct punt_case *why, struct pu *pu, str
 /* A segment of the unit's brings a closing connection back. */
 static __noinline int reopen(struct punt_case *why, struct connection *c)
 {
+	struct flow_key *flow = &why->key.flow;
 	struct scratch *s = take_scratch();
+	__u64 *at;
 
 	if (!s)
 		return 0;
 	s->connection = *c;
-	/* A full table leaves the entry where it is: it still passes. */
-	if (*why->tag == closing_tag(why->hash) &&
-	    !bpf_map_update_elem(&connections, &why->key.flow, &s->connection, BPF_NOEXIST))
-		forget(why->tag, closing_tag(why->hash));
+	/* Still its own after the copy? A full table leaves the entry where it is: it still passes. */
+	if (find_closing(flow, why->hash, &at) &&
+	    !bpf_map_update_elem(&connections, flow, &s->connection, BPF_NOEXIST))
+		forget(at, closing_tag(why->hash));
 	return 0;
 }
 
@@ -109,10 +106,9 @@ static __noinline int reopen(struct punt_case *why, struct connection *c)
 static __noinline enum answer judge_again(struct pu *pu, struct connection *c,
 					  struct punt_case *why)
 {
+	struct place peer = { .slot = c->peer_slot, .generation = c->peer_generation };
 	struct flow_key *flow = &why->key.flow;
-	struct scratch *s = take_scratch();
 	__be16 port = judged_port(flow, c);
-	struct event_key *event;
 	struct verdict *verdict;
 	struct moment now;
 
@@ -121,7 +117,7 @@ static __noinline enum answer judge_again(struct pu *pu, struct connection *c,
 	verdict = c->class == CLASS_IDENTITY ?
 			  verdict_of(pu, c->peer_slot, c->peer_generation, port, direction_of(c)) :
 			  0;
-	if (!s || !verdict || (verdict->reason && pu->flags & PU_KEEP))
+	if (!verdict || (verdict->reason && pu->flags & PU_KEEP))
 		return ask(why, PUNT_STALE_EPOCH);
 	if (!verdict->reason) {
 		c->epoch = pu->epoch;
@@ -129,12 +125,7 @@ static __noinline enum answer judge_again(struct pu *pu, struct connection *c,
 		return PASSED;
 	}
 	look_at_clock(&now, pu);
-	event = name_event(s, flow, direction_of(c), port);
-	event->peer_slot = c->peer_slot;
-	event->peer_generation = c->peer_generation;
-	event->reason = REASON_POLICY_CHANGED;
-	event->rule = verdict->rule;
-	happened(s, &now, 0, HAPPENED_REFUSAL);
+	tell(flow, &now, direction_of(c), port, &peer, REASON_POLICY_CHANGED, verdict->rule);
 	if (!(why->flags & PUNT_CLOSING))
 		close_connection(why, pu, c);
 	count(pu->slot, COUNT_CUT);
@@ -151,7 +142,7 @@ static __always_inline enum answer to_pu_segment(struct __sk_buff *skb, struct p
 		return repeated_proof(skb, p, pu, why);
 	if (!(c->flags & FLAG_CONFIRMED)) {
 		__sync_fetch_and_or(&c->flags, FLAG_CONFIRMED);
-		why->hash = hash_of(&why->key.flow, pu);
+		hash_flow(why, pu);
 		if (opening_of(why))
 			forget(why->tag, why->tag_of);
 	}

@@ -33,9 +33,10 @@ static __always_inline struct connection *find_connection(struct pu *pu, struct 
 	struct connection *c = bpf_map_lookup_elem(&connections, &why->key.flow);
 
 	if (!c) {
-		if (!why->hash)
-			why->hash = hash_of(&why->key.flow, pu);
-		c = find_closing(&why->key.flow, why->hash, &why->tag);
+		__u64 *at;
+
+		hash_flow(why, pu);
+		c = find_closing(&why->key.flow, why->hash, &at);
 		if (c)
 			why->flags |= PUNT_CLOSING;
 	}
@@ -48,7 +49,7 @@ static __always_inline enum answer handshake(struct __sk_buff *skb, struct packe
 {
 	enum answer answer;
 
-	why->hash = hash_of(&why->key.flow, pu);
+	hash_flow(why, pu);
 	if (hook == HOOK_FROM_PU)
 		answer = p->flags & TCP_ACK ? egress_syn_ack(skb, p, pu, why) :
 					      egress_syn(skb, p, pu, why);
@@ -56,13 +57,8 @@ static __always_inline enum answer handshake(struct __sk_buff *skb, struct packe
 		answer = p->flags & TCP_ACK ? ingress_syn_ack(skb, p, pu, why) :
 					      ingress_syn(skb, p, pu, why);
 	/* The engine wants to know what the table holds; not for strangers, who come in floods. */
-	if (answer == ASK && why->reason != PUNT_UNKNOWN && !why->connection) {
-		/* What is handed over must be forgotten, not the connection that was there before. */
-		__u64 *tag = why->tag;
-
+	if (answer == ASK && why->reason != PUNT_UNKNOWN && !why->connection)
 		find_connection(pu, why);
-		why->tag = tag;
-	}
 	return answer;
 }
 

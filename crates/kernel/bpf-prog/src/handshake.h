@@ -64,13 +64,12 @@ static __always_inline void end_others(struct punt_case *why, struct pu *pu)
 {
 	struct flow_key *flow = &why->key.flow;
 	struct connection *c = bpf_map_lookup_elem(&connections, flow);
-	__u64 *tag;
 
 	if (c) {
 		tell_end(flow, pu, c, HAPPENED_END);
 		bpf_map_delete_elem(&connections, flow);
-	} else if (find_closing(flow, why->hash, &tag)) {
-		forget(tag, closing_tag(why->hash));
+	} else {
+		forget_closing(flow, why->hash);
 	}
 }
 
@@ -127,6 +126,27 @@ static __noinline int carries_other_options(struct __sk_buff *skb, struct packet
 	return !s || !load_tcp(skb, p, s->bytes) || has_other_options(s, s->bytes, len);
 }
 
+/* An acknowledgement that carries a header and nothing else: a proof may be that. */
+static __always_inline int may_be_proof(struct __sk_buff *skb, struct packet *p)
+{
+	return p->payload_len == TAP_HEADER && ((p->flags & TCP_CONTROL) & ~TCP_PSH) == TCP_ACK &&
+	       p->plain && !skb->gso_size && !carries_other_options(skb, p);
+}
+
+/* The segment goes on without its message. ASK: it is as it was. */
+static __always_inline enum answer pass_bare(struct __sk_buff *skb, struct packet *p, struct pu *pu,
+					     union tap *tap, __u32 which)
+{
+	switch (strip(skb, p, tap)) {
+	case EDITED:
+		return pass(pu, which);
+	case UNCHANGED:
+		return ASK;
+	default:
+		return DROPPED;
+	}
+}
+
 /* A peer's place, and which table of the engine's it lies in. */
 struct place {
 	__u32 slot;
@@ -149,6 +169,22 @@ static __always_inline void tell(struct flow_key *flow, struct moment *now, __u3
 	event->reason = reason;
 	event->rule = rule;
 	happened(s, now, 0, reason ? HAPPENED_REFUSAL : HAPPENED_START);
+}
+
+/* What the entries of both ends have in common; the caller adds the rest. */
+static __always_inline struct connection *begin_connection(struct scratch *s, struct pu *pu,
+							   struct place *peer, __u32 isn)
+{
+	struct connection *c = &s->connection;
+
+	__builtin_memset(c, 0, sizeof(*c));
+	c->epoch = pu->epoch;
+	c->peer_slot = peer->slot;
+	c->peer_generation = peer->generation;
+	c->proof_seq = isn + 1;
+	c->class = CLASS_IDENTITY;
+	c->last_seen = bpf_ktime_get_coarse_ns();
+	return c;
 }
 
 static __always_inline enum answer refuse(struct flow_key *flow, struct moment *now, __u32 direction,

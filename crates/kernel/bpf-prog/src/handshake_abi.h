@@ -154,10 +154,8 @@ struct answering {
 	__u8 peer_nonce[16];
 	__u64 initiator[2]; /* MAC keys */
 	__u64 responder[2];
-	__u8 own_key[16];
-	__u8 peer_key[16];
 };
-_Static_assert(sizeof(struct answering) == 160, "answering");
+_Static_assert(sizeof(struct answering) == 128, "answering");
 _Static_assert(offsetof(struct answering, own_token) == 32, "own_token");
 
 /* Unfinished handshakes of one unit and role in two windows of 2^35 ns. */

@@ -11,9 +11,8 @@
 static __always_inline int is_proof(struct __sk_buff *skb, struct packet *p, struct answering *a,
 				    union tap *tap)
 {
-	return a->state == ANSWERING_SYN_ACK_SENT && p->payload_len == TAP_HEADER &&
-	       ((p->flags & TCP_CONTROL) & ~TCP_PSH) == TCP_ACK && p->plain && !skb->gso_size &&
-	       !carries_other_options(skb, p) && read_tap(skb, p, tap, TAP_ACK) && same(tap->token, words(a->peer_token)) &&
+	return a->state == ANSWERING_SYN_ACK_SENT && may_be_proof(skb, p) &&
+	       read_tap(skb, p, tap, TAP_ACK) && same(tap->token, words(a->peer_token)) &&
 	       same(tap->nonce, words(a->peer_nonce)) && same(tap->echo, words(a->own_nonce)) &&
 	       has_mac(tap, a->initiator, words(a->own_token), words(a->own_nonce));
 }
@@ -31,19 +30,12 @@ static __noinline enum answer admit(struct __sk_buff *skb, struct packet *p, str
 
 	if (!s || !(pu->flags & PU_FAST) || a->epoch != pu->epoch || !is_proof(skb, p, a, &tap))
 		return ask_answering(why, a);
-	c = &s->connection;
-	__builtin_memset(c, 0, sizeof(*c));
-	c->epoch = pu->epoch;
-	c->flags = FLAG_CONFIRMED;
-	c->peer_slot = a->peer_slot;
-	c->peer_generation = a->peer_generation;
-	c->proof_seq = a->isn + 1;
+	c = begin_connection(s, pu, &place, a->isn);
 	c->role = ROLE_RESPONDER;
-	c->class = CLASS_IDENTITY;
+	c->flags = FLAG_CONFIRMED;
 	c->syn_ack = a->syn_ack;
 	copy((__u64 *)c->proof_mac, tap.mac);
 	copy((__u64 *)c->peer_token, tap.token);
-	c->last_seen = bpf_ktime_get_coarse_ns();
 	if (*why->tag != why->tag_of)
 		return ask(why, PUNT_MISS);
 	if (bpf_map_update_elem(&connections, flow, c, BPF_ANY)) {

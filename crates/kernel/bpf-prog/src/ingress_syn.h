@@ -42,15 +42,12 @@ static __always_inline struct pair *vouched(union tap *tap, struct own *own, str
 static __always_inline enum answer again(struct __sk_buff *skb, struct packet *p, struct pu *pu,
 					 union tap *tap, struct answering *a, struct punt_case *why)
 {
-	enum edited edited;
+	enum answer answer;
 
-	if (!same(words(a->peer_token), tap->token) || !same(words(a->peer_nonce), tap->nonce) ||
-	    carries_other_options(skb, p))
+	if (!same(words(a->peer_token), tap->token) || !same(words(a->peer_nonce), tap->nonce))
 		return ask_answering(why, a);
-	edited = strip(skb, p, tap);
-	if (edited == UNCHANGED)
-		return ask_answering(why, a);
-	return edited == EDITED ? pass(pu, COUNT_FAST_SYN_TO) : DROPPED;
+	answer = pass_bare(skb, p, pu, tap, COUNT_FAST_SYN_TO);
+	return answer == ASK ? ask_answering(why, a) : answer;
 }
 
 static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *p, struct pu *pu,
@@ -66,7 +63,7 @@ static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *
 	struct peer *peer;
 	struct moment now;
 	union tap *tap;
-	enum edited edited;
+	enum answer answer;
 	__u32 holds;
 
 	why->key.isn = p->seq;
@@ -79,8 +76,7 @@ static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *
 	peer = peer_of(tap->token, &now);
 	if (!peer)
 		return stranger(p, pu, tap, &now, why);
-	if (!load_tcp(skb, p, s->bytes) ||
-	    has_other_options(s, s->bytes, p->payload_offset - p->tcp_offset))
+	if (carries_other_options(skb, p))
 		return ask(why, PUNT_SYN);
 	verdict = verdict_of(pu, peer->slot, peer->generation, p->dst_port, DIRECTION_INGRESS);
 	if (!verdict)
@@ -132,9 +128,7 @@ static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *
 	a->peer_generation = peer->generation;
 	a->created = now.boot;
 	copy((__u64 *)a->own_token, words(own->token));
-	copy((__u64 *)a->own_key, words(own->key));
 	copy((__u64 *)a->peer_token, tap->token);
-	copy((__u64 *)a->peer_key, words(peer->key));
 	copy((__u64 *)a->peer_nonce, tap->nonce);
 	copy(a->initiator, pair->initiator);
 	copy(a->responder, pair->responder);
@@ -143,10 +137,8 @@ static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *
 		return ask(why, PUNT_TABLE_FULL);
 	}
 	/* What stays behind if this fails is outlived soon: its nonce never left. */
-	edited = strip(skb, p, tap);
-	if (edited == UNCHANGED)
-		return ask(why, PUNT_SYN);
-	return edited == EDITED ? pass(pu, COUNT_FAST_SYN_TO) : DROPPED;
+	answer = pass_bare(skb, p, pu, tap, COUNT_FAST_SYN_TO);
+	return answer == ASK ? ask(why, PUNT_SYN) : answer;
 }
 
 #endif

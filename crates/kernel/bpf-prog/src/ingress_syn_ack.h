@@ -11,14 +11,12 @@
 static __always_inline enum answer bare(struct __sk_buff *skb, struct packet *p, struct pu *pu,
 					struct punt_case *why)
 {
-	enum edited edited;
+	enum answer answer;
 
 	if (p->payload_len == 0)
 		return pass(pu, COUNT_SYN_ACK_REPEATED);
-	edited = strip(skb, p, 0);
-	if (edited == UNCHANGED)
-		return ask(why, PUNT_SYN);
-	return edited == EDITED ? pass(pu, COUNT_SYN_ACK_REPEATED) : DROPPED;
+	answer = pass_bare(skb, p, pu, 0, COUNT_SYN_ACK_REPEATED);
+	return answer == ASK ? ask(why, PUNT_SYN) : answer;
 }
 
 /* A SYN-ACK that no handshake of ours waits for. One more behind an established
@@ -30,8 +28,9 @@ static __always_inline enum answer unasked(struct __sk_buff *skb, struct packet 
 	struct connection *c = bpf_map_lookup_elem(&connections, &why->key.flow);
 
 	why->connection = c;
-	if (is_exactly(skb, p, TCP_SYN | TCP_ACK) && !carries_other_options(skb, p) && c && c->role == ROLE_INITIATOR && c->class == CLASS_IDENTITY && c->epoch == pu->epoch &&
-	    c->proof_seq == p->ack && !(o && o->state == OPENING_ELSEWHERE))
+	if (c && c->role == ROLE_INITIATOR && c->class == CLASS_IDENTITY && c->epoch == pu->epoch &&
+	    c->proof_seq == p->ack && !(o && o->state == OPENING_ELSEWHERE) &&
+	    is_exactly(skb, p, TCP_SYN | TCP_ACK) && !carries_other_options(skb, p))
 		return bare(skb, p, pu, why);
 	/* What is acknowledged tells the engine whether the path takes payloads for data. */
 	return o && o->state == OPENING_SYN_SENT ? ask_opening(why, o) : ask(why, PUNT_SYN);
@@ -90,33 +89,25 @@ static __noinline enum answer ingress_syn_ack(struct __sk_buff *skb, struct pack
 	verdict = verdict_of(pu, peer->slot, peer->generation, port, DIRECTION_EGRESS);
 	if (!verdict)
 		return ask_opening(why, o);
-	if (verdict->reason) {
-		place.slot = peer->slot;
-		place.generation = peer->generation;
+	place.slot = peer->slot;
+	place.generation = peer->generation;
+	if (verdict->reason)
 		return refuse(flow, &now, DIRECTION_EGRESS, port, &place, verdict->reason,
 			      verdict->rule);
-	}
 	begin_tap(proof, TAP_ACK, TAP_MAC);
 	copy(proof->token, words(o->own_token));
 	copy(proof->nonce, words(o->own_nonce));
 	copy(proof->echo, tap->nonce);
 	tap_mac(proof->mac, pair->initiator, proof->word, tap->token, tap->nonce);
 
-	c = &s->connection;
-	__builtin_memset(c, 0, sizeof(*c));
-	c->epoch = pu->epoch;
+	c = begin_connection(s, pu, &place, o->isn);
+	c->role = ROLE_INITIATOR;
 	c->flags = FLAG_DATA_SEEN;
-	c->peer_slot = peer->slot;
-	c->peer_generation = peer->generation;
-	c->proof_seq = o->isn + 1;
 	c->attested_port = bpf_ntohs(port);
 	c->attested_family = tap->family;
-	c->role = ROLE_INITIATOR;
-	c->class = CLASS_IDENTITY;
 	__builtin_memcpy(c->attested_address, tap->address, 16);
 	copy((__u64 *)c->proof_mac, proof->mac);
 	copy((__u64 *)c->peer_token, tap->token);
-	c->last_seen = bpf_ktime_get_coarse_ns();
 	if (*why->tag != why->tag_of)
 		return ask(why, PUNT_SYN);
 	if (bpf_map_update_elem(&connections, flow, c, BPF_ANY)) {
@@ -134,8 +125,6 @@ static __noinline enum answer ingress_syn_ack(struct __sk_buff *skb, struct pack
 	}
 	remember(p, pu, o, peer, tap);
 	give_back(pu->slot, ROLE_INITIATOR);
-	place.slot = peer->slot;
-	place.generation = peer->generation;
 	tell(flow, &now, DIRECTION_EGRESS, port, &place, 0, verdict->rule);
 	return pass(pu, COUNT_FAST_SYN_ACK_TO);
 }

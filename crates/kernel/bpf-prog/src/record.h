@@ -15,7 +15,7 @@ enum happening { HAPPENED_START, HAPPENED_REFUSAL, HAPPENED_END, HAPPENED_TRAFFI
 	do {                                                                  \
 		e = bpf_map_lookup_elem(&map, key);                           \
 		if (!e) {                                                     \
-			bpf_map_update_elem(&map, key, &s->event, BPF_NOEXIST); \
+			bpf_map_update_elem(&map, key, &s->nothing, BPF_NOEXIST); \
 			e = bpf_map_lookup_elem(&map, key);                   \
 		}                                                             \
 	} while (0)
@@ -26,7 +26,6 @@ static __always_inline struct event *event_of(struct scratch *s, __u32 which)
 	struct event_key *key = &s->event_key;
 	struct event *e;
 
-	__builtin_memset(&s->event, 0, sizeof(s->event));
 	if (which)
 		FIND_OR_MAKE(events_1);
 	else
@@ -34,8 +33,8 @@ static __always_inline struct event *event_of(struct scratch *s, __u32 which)
 	return e;
 }
 
-/* Adds to the event named in the scratch. `c`: the connection that ended, or of
- * which a late packet passed. */
+/* Adds to the event named in the scratch. `c`: the connection that ended, once
+ * or, having come back, once more. */
 static __noinline int happened(struct scratch *s, struct moment *now, struct connection *c,
 			       __u32 what)
 {
@@ -94,8 +93,8 @@ static __always_inline __u32 direction_of(struct connection *c)
 	return c->role == ROLE_RESPONDER ? DIRECTION_INGRESS : DIRECTION_EGRESS;
 }
 
-/* A live connection ended, or a late packet of one that has ended passed: what
- * is told of it counts from zero again. */
+/* A live connection ended, or one that came back after its end was told: what is
+ * told of it counts from zero again. */
 static __noinline int tell_end(struct flow_key *flow, struct pu *pu, struct connection *c, __u32 what)
 {
 	struct scratch *s = take_scratch();

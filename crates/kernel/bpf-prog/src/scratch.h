@@ -17,7 +17,7 @@ struct scratch {
 	struct connection connection;
 	union tap tap;
 	union tap proof;
-	struct event event;
+	struct event nothing; /* never written: zeros */
 	struct event_key event_key;
 	__u8 bytes[3 * CHUNK];
 	volatile __u64 cursor;

@@ -188,6 +188,15 @@ static __always_inline void forget(__u64 *at, __u64 tag)
 	__sync_val_compare_and_swap(at, tag, 0);
 }
 
+/* A new connection on the tuple, or one that lives again, ends what was closing. */
+static __always_inline void forget_closing(const struct flow_key *key, __u64 hash)
+{
+	__u64 *at;
+
+	if (find_closing(key, hash, &at))
+		forget(at, closing_tag(hash));
+}
+
 /* The way to write to: the handshake's own, a free one, or the next in turn if it
  * is outlived; none if there is no room, or if another program is faster. */
 static __always_inline struct handshake *take_way(__u64 hash, __u64 tag, __u64 boot, __u64 **at)

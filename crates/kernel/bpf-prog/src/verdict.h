@@ -27,19 +27,24 @@ static __always_inline int consume(void)
 	return bpf_redirect(0, 0);
 }
 
+/* How many came before in this rate window. */
+static __always_inline __u64 count_in_window(__u64 *window, __u64 *count)
+{
+	__u64 now = bpf_ktime_get_ns() >> 27;
+
+	if (*window != now) {
+		*window = now;
+		*count = 0;
+	}
+	return __sync_fetch_and_add(count, 1);
+}
+
 static __always_inline int within_limit(__u32 slot, __u32 kind)
 {
-	__u64 window = bpf_ktime_get_ns() >> 27;
 	__u32 key = slot * 4 + kind;
 	struct limit *limit = bpf_map_lookup_elem(&limits, &key);
 
-	if (!limit)
-		return 0;
-	if (limit->window != window) {
-		limit->window = window;
-		limit->count = 0;
-	}
-	return __sync_fetch_and_add(&limit->count, 1) < limit->max;
+	return limit && count_in_window(&limit->window, &limit->count) < limit->max;
 }
 
 /* Why a packet goes to user space, and what the tables knew about it. */
@@ -54,6 +59,13 @@ struct punt_case {
 	__u32 flags;
 	struct answering_key key;
 };
+
+/* Once per packet, where the table is asked at all. */
+static __always_inline void hash_flow(struct punt_case *why, struct pu *pu)
+{
+	if (!why->hash)
+		why->hash = hash_of(&why->key.flow, pu);
+}
 
 static __always_inline struct opening *opening_of(struct punt_case *why)
 {
@@ -91,7 +103,7 @@ static __always_inline __u64 wakeup(void)
 		record = bpf_ringbuf_reserve(ring, sizeof(struct punt) + (size), 0); \
 		if (!record)                                                        \
 			return drop(pu->slot, COUNT_RING_FULL);                     \
-		fill(record, skb, pu, hook, len, why);                            \
+		fill(record, skb, pu, hook, len, why);                              \
 		bound = bounded(len, 0xffff);                                       \
 		if (bound > (size) ||                                               \
 		    bpf_skb_load_bytes(skb, L3, record + 1, bound)) {               \
@@ -101,7 +113,7 @@ static __always_inline __u64 wakeup(void)
 		bpf_ringbuf_submit(record, wakeup());                               \
 		count(pu->slot, hook == HOOK_FROM_PU ? COUNT_PUNTED_FROM :          \
 						       COUNT_PUNTED_TO);            \
-		hand_over(p, pu, hook, why);                                   \
+		hand_over(p, pu, hook, why);                                        \
 		return consume();                                                   \
 	}
 
@@ -130,18 +142,14 @@ static __always_inline void fill(struct punt *record, struct __sk_buff *skb, str
 
 /* From here on the engine owns the handshake: what was handed over is
  * forgotten, and repetitions of a SYN of the unit's follow it. */
-static __always_inline void hand_over(struct packet *p, struct pu *pu,
-				      __u32 hook, struct punt_case *why)
+static __always_inline void hand_over(struct packet *p, struct pu *pu, __u32 hook,
+				      struct punt_case *why)
 {
 	if (why->flags & (PUNT_HAS_OPENING | PUNT_HAS_ANSWERING) && why->tag)
 		forget(why->tag, why->tag_of);
-	if (hook == HOOK_FROM_PU && p->flags & TCP_SYN && why->flags & PUNT_CLOSING) {
-		__u64 *at;
-
-		/* Whatever becomes of it: a new connection ends what was there before. */
-		if (find_closing(&why->key.flow, why->hash, &at))
-			forget(at, closing_tag(why->hash));
-	}
+	/* Whatever becomes of it. */
+	if (hook == HOOK_FROM_PU && p->flags & TCP_SYN && why->flags & PUNT_CLOSING)
+		forget_closing(&why->key.flow, why->hash);
 	if (hook == HOOK_FROM_PU && (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
 	    pu->flags & PU_FAST) {
 		struct scratch *s = take_scratch();
@@ -187,7 +195,7 @@ static __always_inline int away(struct __sk_buff *skb, struct packet *p, struct 
 static __always_inline int within_source_limit(struct packet *p)
 {
 	const __u64 *source = words(p->src);
-	__u64 mixed = source[0] ^ nonce_key[0], window = bpf_ktime_get_ns() >> 27;
+	__u64 mixed = source[0] ^ nonce_key[0];
 	struct source *bucket;
 	__u32 index;
 
@@ -199,13 +207,7 @@ static __always_inline int within_source_limit(struct packet *p)
 	mixed *= nonce_key[1] | 1;
 	index = mixed >> 52 & (SOURCES - 1);
 	bucket = bpf_map_lookup_elem(&sources, &index);
-	if (!bucket)
-		return 0;
-	if (bucket->window != window) {
-		bucket->window = window;
-		bucket->count = 0;
-	}
-	return __sync_fetch_and_add(&bucket->count, 1) < source_limit;
+	return bucket && count_in_window(&bucket->window, &bucket->count) < source_limit;
 }
 
 static __always_inline int punt_unknown(struct __sk_buff *skb, struct packet *p, struct pu *pu,

@@ -33,16 +33,12 @@ pub struct OpeningState {
     pub epoch: u32,
     /// How many SYNs have left.
     pub syns: u8,
-    /// Whether the SYN carried the whole token.
-    pub attached: bool,
     /// Hop limit of the SYN.
     pub hop_limit: u8,
     /// Traffic class of the SYN.
     pub traffic_class: u8,
     /// Our token and nonce.
     pub own: PartyState,
-    /// Name of the agreement key in our token.
-    pub own_key: [u8; 16],
     /// The responder's, once it was authenticated and authorized: the connection is in the table then.
     pub peer: Option<PartyState>,
     tcp: [u8; 60],
@@ -58,22 +54,12 @@ pub struct AnsweringState {
     pub epoch: u32,
     /// Whether the initiator is known to hold our token.
     pub holds: bool,
-    /// Number of the rule that accepted, 0 for none.
-    pub rule: u16,
     /// Sequence number of the unit's SYN-ACK, once it has left.
     pub syn_ack: Option<u32>,
-    /// The initiator's place.
-    pub peer_slot: u32,
-    /// The generation of that place.
-    pub peer_generation: u32,
     /// Our token and nonce.
     pub own: PartyState,
-    /// Name of the agreement key in our token.
-    pub own_key: [u8; 16],
     /// The initiator's.
     pub peer: PartyState,
-    /// Name of the agreement key in the initiator's token.
-    pub peer_key: [u8; 16],
 }
 
 impl HalfOpen {
@@ -109,11 +95,9 @@ impl OpeningState {
             isn: opening.isn,
             epoch: opening.epoch,
             syns: opening.syns,
-            attached: opening.attached != 0,
             hop_limit: opening.hop_limit,
             traffic_class: opening.traffic_class,
             own: PartyState { token: opening.own_token, nonce: opening.own_nonce },
-            own_key: opening.own_key,
             peer,
             tcp: opening.tcp,
             tcp_len: usize::try_from(opening.tcp_len).ok()?.min(opening.tcp.len()),
@@ -140,14 +124,9 @@ impl AnsweringState {
             isn: answering.isn,
             epoch: answering.epoch,
             holds: answering.holds != 0,
-            rule: answering.rule,
             syn_ack: left.then_some(answering.syn_ack),
-            peer_slot: answering.peer_slot,
-            peer_generation: answering.peer_generation,
             own: PartyState { token: answering.own_token, nonce: answering.own_nonce },
-            own_key: answering.own_key,
             peer: PartyState { token: answering.peer_token, nonce: answering.peer_nonce },
-            peer_key: answering.peer_key,
         }
     }
 }
@@ -206,7 +185,7 @@ mod tests {
         };
         let mut record = abi::Opening::default();
         let bytes = record.as_mut_bytes();
-        bytes.get_mut(..160).unwrap().copy_from_slice(answering.as_bytes());
+        bytes.get_mut(..answering.as_bytes().len()).unwrap().copy_from_slice(answering.as_bytes());
 
         let Some(HalfOpen::Answering(state)) = HalfOpen::from_abi(punt_flag::HAS_ANSWERING, &record) else {
             unreachable!()

@@ -6,7 +6,6 @@ use std::fmt;
 use aya::programs::TcAttachType;
 use aya::programs::links::{FdLink, LinkOrder};
 use aya::programs::tc::{NlOptions, TcAttachOptions};
-use rustix::rand::{GetRandomFlags, getrandom};
 use trireme_bpf_abi::{TICKETS, Ticket};
 use trireme_netns::{Links, Namespace, disable_ipv6};
 
@@ -147,12 +146,7 @@ fn random_word() -> Result<[u8; 4], InjectorError> {
 }
 
 fn random(bytes: &mut [u8]) -> Result<(), InjectorError> {
-    let failed = |source| InjectorError::Io { what: "randomness", source };
-    // Up to 256 bytes come whole or not at all.
-    for chunk in bytes.chunks_mut(256) {
-        getrandom(&mut *chunk, GetRandomFlags::empty()).map_err(|error| failed(error.into()))?;
-    }
-    Ok(())
+    crate::random::fill(bytes).map_err(|source| InjectorError::Io { what: "randomness", source })
 }
 
 #[cfg(test)]

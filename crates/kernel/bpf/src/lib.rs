@@ -27,6 +27,7 @@ mod pins;
 mod plane;
 mod probe;
 mod punt;
+mod random;
 mod reinject;
 mod segment;
 mod shape;

@@ -6,13 +6,12 @@ use aya::Ebpf;
 use aya::maps::{Array, HashMap, Map as AyaMap, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf};
 use aya::util::nr_cpus;
 use rustix::io::Errno;
-use rustix::rand::{GetRandomFlags, getrandom};
 use trireme_bpf_abi as abi;
 use zerocopy::{FromBytes, Immutable, IntoBytes, transmute};
 
 use crate::batch::{Batched, Cursor, Reading};
 use crate::error::Cause;
-use crate::{CounterSet, PlaneError};
+use crate::{CounterSet, PlaneError, random};
 
 /// Entries per call where a whole map is read.
 const CHUNK: u32 = 1024;
@@ -96,9 +95,7 @@ impl Named {
         let inner = self.map.try_into()?;
         Ok(Map { name: self.name, inner, batched, value: std::marker::PhantomData })
     }
-}
 
-impl Named {
     /// The map as an array.
     fn places<T, const V: usize>(self) -> Result<Places<T, V>, Cause> {
         const { assert!(size_of::<T>() == V) };
@@ -125,11 +122,7 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy, const V: usize> Places<T, V> {
 
     /// Writes the value at a place.
     pub(crate) fn set(&mut self, place: u32, value: &T) -> Result<(), PlaneError> {
-        let mut bytes = [0; V];
-        for (to, from) in bytes.iter_mut().zip(value.as_bytes()) {
-            *to = *from;
-        }
-        match self.inner.set(place, bytes, 0) {
+        match self.inner.set(place, bytes_of(value), 0) {
             Ok(()) => Ok(()),
             Err(MapError::OutOfBounds { .. }) => Err(PlaneError::Full { map: self.name }),
             Err(error) => Err(failed(self.name, error)),
@@ -171,7 +164,7 @@ impl Maps {
 
     /// Tells the programs the time.
     pub(crate) fn set_clock(&mut self, clock: abi::Clock) -> Result<(), PlaneError> {
-        let table_key = if clock.table_key == 0 { random()? } else { clock.table_key };
+        let table_key = if clock.table_key == 0 { draw("clock")? } else { clock.table_key };
         let bytes: [u8; 32] = transmute!(abi::Clock { table_key, ..clock });
         self.clock.set(0, bytes, 0).map_err(|error| failed("clock", error))
     }
@@ -184,7 +177,7 @@ impl Maps {
             self.pus.get(&key.to_ne_bytes())?.filter(|held| held.slot == pu.slot && held.incarnation != 0);
         let incarnation = match held {
             Some(held) => held.incarnation,
-            None => random()?,
+            None => draw("pus")?,
         };
         let pu = abi::Pu { incarnation, ..*pu };
         self.pus.insert(&key.to_ne_bytes(), &pu)?;
@@ -211,10 +204,10 @@ impl Maps {
     }
 }
 
-fn random() -> Result<u64, PlaneError> {
+/// A number that nobody can foresee, never zero.
+fn draw(map: &'static str) -> Result<u64, PlaneError> {
     let mut number = 0_u64;
-    getrandom(number.as_mut_bytes(), GetRandomFlags::empty())
-        .map_err(|error| failed("pus", std::io::Error::from(error)))?;
+    random::fill(number.as_mut_bytes()).map_err(|error| failed(map, error))?;
     Ok(number.max(1))
 }
 
@@ -279,40 +272,49 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy, const K: usize, const V: usize
     /// All entries; those that come and go meanwhile may be missing.
     pub(crate) fn entries(&self) -> Result<Vec<([u8; K], T)>, PlaneError> {
         let mut all = Vec::new();
-        self.walk(|key, value| all.push((*key, *value)))?;
+        self.each(|key, value| {
+            all.push((*key, *value));
+            Ok(())
+        })?;
         Ok(all)
     }
 
     /// Number of entries, counted one by one.
     pub(crate) fn count(&self) -> Result<usize, PlaneError> {
         let mut count = 0;
-        self.walk(|_, _| count += 1)?;
+        self.each(|_, _| {
+            count += 1;
+            Ok(())
+        })?;
         Ok(count)
     }
 
     /// Removes the entries whose key `unwanted` accepts.
     pub(crate) fn forget(&mut self, unwanted: impl Fn(&[u8; K]) -> bool) -> Result<(), PlaneError> {
         let mut keys = Vec::new();
-        self.walk(|key, _| keys.extend(unwanted(key).then_some(*key)))?;
+        self.each(|key, _| {
+            keys.extend(unwanted(key).then_some(*key));
+            Ok(())
+        })?;
         keys.iter().try_for_each(|key| self.remove(key).map(drop))
     }
 
-    fn walk(&self, mut see: impl FnMut(&[u8; K], &T)) -> Result<(), PlaneError> {
+    /// Shows every entry, some at a time.
+    pub(crate) fn each(
+        &self,
+        mut see: impl FnMut(&[u8; K], &T) -> Result<(), PlaneError>,
+    ) -> Result<(), PlaneError> {
         let mut cursor = Some(Cursor::default());
         while let Some(from) = cursor {
             let slice = self.slice(Reading::Keep, from, CHUNK)?;
-            slice.entries.iter().for_each(|(key, value)| see(key, value));
+            slice.entries.iter().try_for_each(|(key, value)| see(key, value))?;
             cursor = slice.next;
         }
         Ok(())
     }
 
     fn write(&mut self, key: &[u8; K], value: &T, flags: u64) -> Result<(), MapError> {
-        let mut bytes = [0; V];
-        for (to, from) in bytes.iter_mut().zip(value.as_bytes()) {
-            *to = *from;
-        }
-        self.inner.insert(key, bytes, flags)
+        self.inner.insert(key, bytes_of(value), flags)
     }
 
     fn failed(&self, error: MapError) -> PlaneError {
@@ -322,6 +324,15 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy, const K: usize, const V: usize
         }
         failed(self.name, error)
     }
+}
+
+/// The bytes of a value; `V` is its size, which whoever made the map has checked.
+fn bytes_of<T: IntoBytes + Immutable, const V: usize>(value: &T) -> [u8; V] {
+    let mut bytes = [0; V];
+    for (to, from) in bytes.iter_mut().zip(value.as_bytes()) {
+        *to = *from;
+    }
+    bytes
 }
 
 /// The per-CPU counters, by slot plus one.

@@ -14,7 +14,6 @@ use aya::maps::{Map as AyaMap, MapData, MapType};
 use trireme_bpf_abi::{ABI_VERSION, Connection, EdgeRecord, Pu};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::batch::{Cursor, Reading};
 use crate::error::Cause;
 use crate::maps::{Map, Maps, Named};
 use crate::object::{self, Constants};
@@ -31,9 +30,6 @@ const CLOSED: &str = "closed-";
 
 /// A closing connection without a packet for this long is over.
 const CLOSING_NANOS: u64 = 60_000_000_000;
-
-/// Entries per call where a table is copied.
-const CHUNK: u32 = 1024;
 
 const V1: [Shape; 4] = [
     Shape { name: "pus", kind: MapType::Hash, key: 4, value: 16 },
@@ -135,7 +131,7 @@ impl Predecessor {
             tables.copy_notes(maps)?;
         }
         self.close(pins, config).map_err(failed)?;
-        remove(&self.directory).map_err(|error| failed(error.into()))?;
+        fs::remove_dir_all(&self.directory).map_err(|error| failed(error.into()))?;
         tracing::info!(version = self.version, links = self.links.len(), "took over pins of another version");
         Ok(())
     }
@@ -222,8 +218,8 @@ impl Tables {
                 result => result.map(drop),
             }
         };
-        each(&self.connections, |key, old| copy(key, old.to_new()))?;
-        each(&self.closing, |key, old| {
+        self.connections.each(|key, old| copy(key, old.to_new()))?;
+        self.closing.each(|key, old| {
             let new = old.to_new();
             if new.last_seen < oldest { Ok(()) } else { copy(key, new) }
         })?;
@@ -237,26 +233,10 @@ impl Tables {
     fn copy_notes(&self, maps: &mut Maps) -> Result<(), PlaneError> {
         let connections = &mut maps.connections;
         for table in [&self.connections, &self.closing] {
-            each(table, |key, old| merge(connections, key, &old.to_new()))?;
+            table.each(|key, old| merge(connections, key, &old.to_new()))?;
         }
         Ok(())
     }
-}
-
-fn each<T, const K: usize, const V: usize>(
-    map: &Map<T, K, V>,
-    mut copy: impl FnMut(&[u8; K], &T) -> Result<(), PlaneError>,
-) -> Result<(), PlaneError>
-where
-    T: FromBytes + IntoBytes + Immutable + Copy,
-{
-    let mut cursor = Some(Cursor::default());
-    while let Some(from) = cursor {
-        let slice = map.slice(Reading::Keep, from, CHUNK)?;
-        slice.entries.iter().try_for_each(|(key, value)| copy(key, value))?;
-        cursor = slice.next;
-    }
-    Ok(())
 }
 
 fn merge(
@@ -309,19 +289,6 @@ fn links(directory: &Path) -> Result<Vec<(String, PathBuf)>, Cause> {
         all.push((name, path));
     }
     Ok(all)
-}
-
-/// Removes pins; links and maps stay where something else holds them.
-fn remove(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove(&entry.path())?;
-        } else {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    fs::remove_dir(directory)
 }
 
 fn other_abi(directory: &Path, found: u32, source: Cause) -> OpenError {

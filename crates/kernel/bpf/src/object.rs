@@ -3,18 +3,19 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use aya::maps::{MapError, MapInfo};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use rustix::io::Errno;
-use rustix::rand::{GetRandomFlags, getrandom};
 use trireme_bpf_abi::{BUCKET_WAYS, CLOSING_WAYS, LIMIT_WINDOW_NANOS};
 use zerocopy::IntoBytes as _;
 
 use crate::error::Cause;
 use crate::pins::Pins;
-use crate::{OpenError, PlaneConfig, Sizes};
+use crate::{OpenError, PlaneConfig, Sizes, random};
 
 /// The object with the alignment an ELF reader needs.
 #[repr(align(8))]
@@ -36,7 +37,7 @@ pub(crate) struct Constants {
 /// Every copy draws the key of its nonces anew.
 pub(crate) fn load(pins: &Pins, config: &PlaneConfig, constants: Constants) -> Result<Ebpf, Cause> {
     let mut nonce_key = [0_u64; 2];
-    getrandom(nonce_key.as_mut_bytes(), GetRandomFlags::empty())?;
+    random::fill(nonce_key.as_mut_bytes())?;
     let source_limit = per_window(config.limits.unknown_per_source_per_sec);
     let mut loader = EbpfLoader::new();
     // The loader tries a second time with a log; at level 0 the kernel would refuse that and hide why the first try
@@ -74,8 +75,11 @@ pub(crate) fn load_error(what: &str, sizes: &Sizes, error: Cause) -> OpenError {
     OpenError::Load { what: what.to_owned(), source: error }
 }
 
-/// How often a program is loaded whose verification a signal interrupts.
-const TRIES: u32 = 5;
+/// How often a program is loaded whose verification a signal interrupts, a little later each time: 2 s in all.
+///
+/// Whoever freezes or traces the process keeps a signal pending for a while, and the verifier gives up at the sight.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Loads one program of a copy of the object.
 pub(crate) fn program<'a>(
@@ -84,12 +88,15 @@ pub(crate) fn program<'a>(
 ) -> Result<&'a mut SchedClassifier, Cause> {
     let program = object.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
     let program: &mut SchedClassifier = program.try_into()?;
-    let mut tries = TRIES;
+    let mut failed = 0;
     while program.fd().is_err() {
-        tries -= 1;
         match program.load() {
             Err(ProgramError::LoadError { io_error, .. })
-                if tries > 0 && io_error.kind() == io::ErrorKind::WouldBlock => {}
+                if failed < TRIES && io_error.kind() == io::ErrorKind::WouldBlock =>
+            {
+                failed += 1;
+                thread::sleep(PAUSE * failed);
+            }
             other => other?,
         }
     }
