@@ -109,16 +109,7 @@ impl StateDir {
     /// [`StateError::Io`].
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
         let path = self.path.join(name);
-        let fresh = self.path.join(format!("{name}.new"));
-        let written = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&fresh)
-            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&fresh, &path));
-        written.map_err(|source| failed("write", &path, source))
+        replace(&path, 0o600, bytes).map_err(|source| failed("write", &path, source))
     }
 
     /// Removes a file, if there is one.
@@ -132,6 +123,18 @@ impl StateDir {
             Ok(()) | Err(_) => Ok(()),
         }
     }
+}
+
+/// Replaces a file: after a crash either the old or the new one is there, whole.
+pub(crate) fn replace(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&fresh)?;
+    // Whatever the mask of the process, and whoever left such a file behind.
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> StateError {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use tokio::io::unix::AsyncFd;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::controller::chain;
@@ -53,6 +54,14 @@ impl Watch {
         let mut watch = Self { path: path.to_owned(), events: None, reported: known, seen: known };
         watch.listen();
         watch
+    }
+
+    /// True as soon as the file may have other content than at the last call, false when `stop` is cancelled first.
+    pub(crate) async fn changed_before(&mut self, stop: &CancellationToken) -> bool {
+        tokio::select! {
+            () = stop.cancelled() => false,
+            () = self.changed() => true,
+        }
     }
 
     /// Ends when the file may have other content than at the last call.
@@ -142,7 +151,8 @@ async fn finished(events: Option<&AsyncFd<OwnedFd>>, path: &Path) -> io::Result<
     }
 }
 
-fn folder(path: &Path) -> &Path {
+/// The folder that a file lies in.
+pub(crate) fn folder(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         Some(_) | None => Path::new("."),

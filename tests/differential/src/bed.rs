@@ -2,14 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use trireme::datapath::bpf::testing;
 use trireme_bpf::{
     Connection, CounterSet, Edge, FlowKey, HalfOpen, Hook, Limits, Plane, PlaneConfig, PuState, PuntReason,
     Sizes, Slot,
 };
 use trireme_flow::ConnectionEntry;
 use trireme_netns::{Links, Namespace};
-
-use crate::lessons;
 
 /// The one unit of the bed.
 pub(crate) const PU: Slot = Slot(5);
@@ -141,7 +140,7 @@ impl Bed {
             punted = Some(Punted {
                 reason: punt.reason,
                 half_open: punt.half_open,
-                connection: punt.connection.map(|(connection, _)| lessons::entry(&connection)),
+                connection: punt.connection.map(|(connection, _)| testing::entry(&connection)),
                 bytes: punt.bytes.to_vec(),
             });
         });
@@ -160,7 +159,7 @@ impl Bed {
 
     pub(crate) fn connection(&mut self, key: &FlowKey) -> Option<ConnectionEntry> {
         let found: Option<(Connection, _)> = self.plane().connection(key).unwrap();
-        found.map(|(connection, _)| lessons::entry(&connection))
+        found.map(|(connection, _)| testing::entry(&connection))
     }
 }
 

@@ -1,5 +1,6 @@
 //! One packet through the program and through the engine.
 
+use trireme::datapath::bpf::testing;
 use trireme_bpf::PuntReason;
 use trireme_datapath::{HalfOpenEntry, Packet};
 use trireme_flow::{ConnectionEntry, FlowKey, Reason};
@@ -12,8 +13,8 @@ use crate::bed::{Outcome, Punted};
 use crate::frames::{hex, payload};
 use crate::nodes::Reply;
 use crate::season::Season;
+use crate::sums;
 use crate::targets::US;
-use crate::{lessons, sums};
 
 pub(crate) use trireme_datapath::Hook;
 
@@ -112,7 +113,7 @@ impl Season<'_> {
     }
 
     fn follow_punt(&mut self, case: &Case<'_>, punted: &Punted) {
-        let handed = punted.half_open.as_ref().map(lessons::half_open);
+        let handed = punted.half_open.as_ref().map(testing::half_open);
         if let (Some(handed), Some(key)) = (&handed, case.key) {
             // The nonce of ours that has not left yet is the one thing that no packet has told.
             if case.half_open.as_ref().is_some_and(|known| known != handed && !is_unshown(known)) {

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use trireme::datapath::bpf::testing;
 use trireme_bpf::{PuState, PuntReason};
 use trireme_datapath::{HalfOpenEntry, Packet};
 use trireme_identity::time::WallTime;
@@ -139,7 +140,7 @@ impl<'a> Season<'a> {
             let place = table_key(&key);
             match entry {
                 Some(entry) => {
-                    self.bed.plane().connection_insert(&place, &lessons::connection(&entry)).unwrap();
+                    self.bed.plane().connection_insert(&place, &testing::connection(&entry)).unwrap();
                 }
                 None => drop(self.bed.plane().connection_remove(&place).unwrap()),
             }

@@ -7,9 +7,12 @@
 mod convert;
 mod edge;
 mod ledger;
+mod lesson;
 mod meter;
 mod privilege;
 mod saver;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod verify;
 mod worker;
 

@@ -100,11 +100,7 @@ impl DenyListFile {
     pub(crate) async fn run(&self, changes: mpsc::Sender<()>, stop: CancellationToken) {
         let known = self.lock().stamp;
         let mut watch = Watch::new(&self.path, known);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = watch.changed() => {}
-            }
+        while watch.changed_before(&stop).await {
             match self.reload() {
                 Ok(true) => {
                     info!(file = %self.path.display(), entries = self.status().entries, "deny list read");

@@ -111,11 +111,7 @@ impl FilePolicyResolver {
     async fn watch(&self, updates: Updates, stop: CancellationToken) {
         let known = self.lock().stamp;
         let mut watch = Watch::new(&self.path, known);
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = watch.changed() => {}
-            }
+        while watch.changed_before(&stop).await {
             if self.read().is_ok() {
                 updates.send(PolicyUpdate::All).await;
             }

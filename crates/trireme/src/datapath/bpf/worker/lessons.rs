@@ -6,68 +6,49 @@ use tracing::{debug, warn};
 use trireme_bpf::{OwnTokenState, PlaneError};
 use trireme_datapath::{Lesson, OwnAttachment};
 use trireme_flow::PuSlot;
-use trireme_token::TokenId;
 
 use super::super::convert;
-use super::super::convert::fast::{self, Judgement};
+use super::super::convert::fast;
+use super::super::lesson;
 use super::{Loop, units};
 use crate::controller;
 
 impl Loop {
     /// A table without room leaves the next handshake to the engine, as if nothing had been taught.
     pub(super) fn teach(&mut self, lesson: Lesson) {
-        if let Err(error) = self.try_to_teach(lesson) {
+        if let Err(error) = self.try_to_teach(&lesson) {
             self.meter.untaught = self.meter.untaught.saturating_add(1);
             debug!(error = controller::chain(&error), "lesson not written");
         }
     }
 
-    fn try_to_teach(&mut self, lesson: Lesson) -> Result<(), PlaneError> {
+    fn try_to_teach(&mut self, lesson: &Lesson) -> Result<(), PlaneError> {
         match lesson {
-            Lesson::OwnTokens { pu, tokens } => self.own_tokens(pu, &tokens),
+            Lesson::OwnTokens { pu, tokens } => return self.own_tokens(*pu, tokens),
+            // Peers are taught with every handshake that the engine judges; mostly nothing about them is new.
             Lesson::Peer { token, slot, generation, until, key, own_key } => {
-                self.peer(token, &fast::peer((slot, generation), until, key, own_key))
+                let mut hasher = DefaultHasher::new();
+                fast::peer((*slot, *generation), *until, *key, *own_key).hash(&mut hasher);
+                let digest = hasher.finish();
+                if self.taught.get(token) == Some(&digest) {
+                    return Ok(());
+                }
+                lesson::write(&mut self.plane, lesson)?;
+                self.taught.insert(*token, digest);
+                self.unsaved.peers = true;
+                return Ok(());
             }
             Lesson::ForgetPeer(token) => {
-                self.taught.remove(&token);
+                self.taught.remove(token);
                 self.unsaved.peers = true;
-                self.plane.peer_remove(&token.0).map(drop)
             }
-            Lesson::Pair { own, peer, role, keys } => {
-                self.plane.pair_insert(&own.0, &peer.0, fast::role(role), &fast::pair(&keys))
-            }
-            Lesson::Verdict { pu, direction, peer_slot, generation, port, epoch, rule, reason } => {
-                let judgement = Judgement { epoch, rule, reason };
-                let verdict = fast::verdict(pu, direction, (peer_slot, generation), port, judgement);
-                self.plane.verdict_insert(&verdict)
-            }
-            Lesson::Destination { pu, remote, epoch, peer } => {
-                let peer = peer.map(|(peer, own)| (peer.0, own.0));
-                self.plane.destination_insert(convert::slot(pu), remote, epoch, peer)
-            }
-            Lesson::ForgetDestination { pu, remote } => {
-                self.plane.destination_remove(convert::slot(pu), remote).map(drop)
-            }
-            Lesson::Refusal { pu, port, token, epoch, rule, reason, until, slot, generation } => {
-                let judgement = Judgement { epoch, rule, reason };
-                let refusal = fast::refusal(pu, port, (token, until), (slot, generation), judgement);
-                self.plane.refusal_insert(&refusal)
-            }
+            Lesson::Pair { .. }
+            | Lesson::Verdict { .. }
+            | Lesson::Destination { .. }
+            | Lesson::ForgetDestination { .. }
+            | Lesson::Refusal { .. } => {}
         }
-    }
-
-    /// Peers are taught with every handshake that the engine judges; mostly nothing about them is new.
-    fn peer(&mut self, token: TokenId, peer: &trireme_bpf::PeerState) -> Result<(), PlaneError> {
-        let mut hasher = DefaultHasher::new();
-        peer.hash(&mut hasher);
-        let digest = hasher.finish();
-        if self.taught.get(&token) == Some(&digest) {
-            return Ok(());
-        }
-        self.plane.peer_insert(&token.0, peer)?;
-        self.taught.insert(token, digest);
-        self.unsaved.peers = true;
-        Ok(())
+        lesson::write(&mut self.plane, lesson)
     }
 
     /// Tokens first, then the unit that names them; what no unit names any more goes last.

@@ -41,17 +41,14 @@ impl Loop {
         let denied = (*secrets.verifier.deny_list()).clone();
         engine.set_deny_list(denied.clone(), now(), &mut effects);
         remember(&mut engine, &state)?;
-        let mut plane = Plane::open(PlaneConfig {
+        // From here on the programs know that an agent is here.
+        let plane = Plane::open(PlaneConfig {
             bpffs: config.bpffs.clone(),
             sizes: config.sizes,
             limits: config.limits,
             ..PlaneConfig::new(config.instance.clone())
         })
         .map_err(|error| DatapathError::kernel("open the bpf data path", error))?;
-        // Units of an earlier run wait for an agent.
-        plane
-            .beat()
-            .map_err(|error| DatapathError::kernel("tell the programs that an agent is here", error))?;
         let pool =
             VerifyPool::start(config.verify_threads, EngineConfig::default().verifications, &plane.waker())?;
         let mut worker = Self {
