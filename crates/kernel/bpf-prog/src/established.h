@@ -13,10 +13,14 @@
 
 /* A late duplicate of the proof, recognised by its MAC. */
 static __always_inline int is_duplicate_proof(struct __sk_buff *skb, struct packet *p,
-					      struct connection *c, union tap *tap)
+					      struct connection *c)
 {
-	if (p->seq != c->proof_seq || p->payload_len < TAP_HEADER || c->class != CLASS_IDENTITY)
+	struct scratch *s = take_scratch();
+	union tap *tap;
+
+	if (p->seq != c->proof_seq || p->payload_len < TAP_HEADER || c->class != CLASS_IDENTITY || !s)
 		return 0;
+	tap = &s->tap;
 	if (p->payload_len == TAP_HEADER)
 		return read_tap(skb, p, tap, TAP_ACK) && same(tap->mac, words(c->proof_mac));
 	if (bpf_skb_load_bytes(skb, p->payload_offset, tap, TAP_HEADER))
@@ -90,15 +94,15 @@ static __noinline int reopen(struct punt_case *why, struct connection *c)
 {
 	struct flow_key *flow = &why->key.flow;
 	struct scratch *s = take_scratch();
-	__u64 *at;
+	struct found found;
 
 	if (!s)
 		return 0;
 	s->connection = *c;
 	/* Still its own after the copy? A full table leaves the entry where it is: it still passes. */
-	if (find_closing(flow, why->hash, &at) &&
+	if (find_closing(flow, why->hash, &found) &&
 	    !bpf_map_update_elem(&connections, flow, &s->connection, BPF_NOEXIST))
-		forget(at, closing_tag(why->hash));
+		forget(found.at, found.tag);
 	return 0;
 }
 
@@ -136,9 +140,7 @@ static __always_inline enum answer to_pu_segment(struct __sk_buff *skb, struct p
 						 struct pu *pu, struct connection *c,
 						 struct punt_case *why)
 {
-	union tap tap;
-
-	if (is_duplicate_proof(skb, p, c, &tap))
+	if (is_duplicate_proof(skb, p, c))
 		return repeated_proof(skb, p, pu, why);
 	if (!(c->flags & FLAG_CONFIRMED)) {
 		__sync_fetch_and_or(&c->flags, FLAG_CONFIRMED);

@@ -33,12 +33,13 @@ static __always_inline struct connection *find_connection(struct pu *pu, struct 
 	struct connection *c = bpf_map_lookup_elem(&connections, &why->key.flow);
 
 	if (!c) {
-		__u64 *at;
+		struct found found;
 
 		hash_flow(why, pu);
-		c = find_closing(&why->key.flow, why->hash, &at);
-		if (c)
+		if (find_closing(&why->key.flow, why->hash, &found)) {
+			c = found.connection;
 			why->flags |= PUNT_CLOSING;
+		}
 	}
 	why->connection = c;
 	return c;

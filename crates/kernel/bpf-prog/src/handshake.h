@@ -100,6 +100,30 @@ static __noinline int has_other_options(struct scratch *s, const __u8 *tcp, __u3
 	return 1;
 }
 
+/* What nearly every stack sends: on a SYN segment size, selective
+ * acknowledgements, time stamps and window scale, else time stamps. */
+#define USUAL_SYN 40
+#define USUAL 32
+static __always_inline int are_usual(const __u32 *option, __u32 len)
+{
+	if (len == USUAL)
+		return option[0] == bpf_htonl(0x0101080a);
+	return len == USUAL_SYN && (option[0] & bpf_htonl(0xffff0000)) == bpf_htonl(0x02040000) &&
+	       option[1] == bpf_htonl(0x0402080a) &&
+	       (option[4] & bpf_htonl(0xffffff00)) == bpf_htonl(0x01030300);
+}
+
+static __always_inline int has_usual_options(struct __sk_buff *skb, struct packet *p, __u32 len)
+{
+	void *end = (void *)(long)skb->data_end;
+	void *tcp = (void *)(long)skb->data + (p->tcp_offset & 127);
+
+	if (len == USUAL)
+		return tcp + USUAL <= end && are_usual(tcp + sizeof(struct tcp_head), USUAL);
+	return len == USUAL_SYN && tcp + USUAL_SYN <= end &&
+	       are_usual(tcp + sizeof(struct tcp_head), USUAL_SYN);
+}
+
 /* The SYN's TCP header, options included, into `tcp`; zero if it does not fit. */
 static __always_inline __u32 load_tcp(struct __sk_buff *skb, struct packet *p, __u8 *tcp)
 {
@@ -121,7 +145,7 @@ static __noinline int carries_other_options(struct __sk_buff *skb, struct packet
 	struct scratch *s = take_scratch();
 	__u32 len = p->payload_offset - p->tcp_offset;
 
-	if (len == sizeof(struct tcp_head))
+	if (len == sizeof(struct tcp_head) || has_usual_options(skb, p, len))
 		return 0;
 	return !s || !load_tcp(skb, p, s->bytes) || has_other_options(s, s->bytes, len);
 }

@@ -100,14 +100,19 @@ struct {
 	PINNED;
 } events_1 SEC(".maps");
 
-/* Nonces made so far on each CPU. */
+/* How often each CPU did something so far. */
+struct turns {
+	__u64 nonces;
+	__u64 closing;
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct turns);
 	PINNED;
-} nonces SEC(".maps");
+} turns_of SEC(".maps");
 
 /* Counters of the engine by slot << 32 | reason; used by user space alone. */
 struct {

@@ -20,12 +20,12 @@ static __noinline int make_nonce(__u64 *nonce)
 {
 	const __u64 key[2] = { nonce_key[0], nonce_key[1] };
 	__u32 zero = 0;
-	__u64 *counter = bpf_map_lookup_elem(&nonces, &zero);
+	struct turns *turns = bpf_map_lookup_elem(&turns_of, &zero);
 
-	if (!counter)
+	if (!turns)
 		return -1;
 	SIP_START(key);
-	SIP_WORD(++*counter);
+	SIP_WORD(++turns->nonces);
 	SIP_WORD((__u64)bpf_get_smp_processor_id());
 	SIP_END(nonce, 2);
 	return 0;
@@ -86,9 +86,9 @@ static __always_inline struct verdict *verdict_of(struct pu *pu, __u32 peer_slot
 	return verdict && verdict->epoch == pu->epoch && verdict->generation == generation ? verdict : 0;
 }
 
-static __always_inline struct quota *quota_of(__u32 slot, __u32 role)
+static __always_inline struct quota *quota_of(struct moment *now, __u32 slot, __u32 role)
 {
-	__u64 window = bpf_ktime_get_coarse_ns() >> 35;
+	__u64 window = now->boot >> 35;
 	__u32 key = slot * 2 + role;
 	struct quota *quota = bpf_map_lookup_elem(&quotas, &key);
 
@@ -102,9 +102,10 @@ static __always_inline struct quota *quota_of(__u32 slot, __u32 role)
 
 /* Room for one more unfinished handshake? The last quarter is for senders that
  * have shown a MAC. */
-static __always_inline int within_quota(__u32 slot, __u32 role, __u32 proven)
+static __always_inline int within_quota(struct moment *now, __u32 slot, __u32 role,
+					int proven)
 {
-	struct quota *quota = quota_of(slot, role);
+	struct quota *quota = quota_of(now, slot, role);
 	__s64 max;
 
 	if (!quota)
@@ -116,9 +117,9 @@ static __always_inline int within_quota(__u32 slot, __u32 role, __u32 proven)
 	return 1;
 }
 
-static __always_inline void give_back(__u32 slot, __u32 role)
+static __always_inline void give_back(struct moment *now, __u32 slot, __u32 role)
 {
-	struct quota *quota = quota_of(slot, role);
+	struct quota *quota = quota_of(now, slot, role);
 
 	if (quota)
 		__sync_fetch_and_add(&quota->now, -1);

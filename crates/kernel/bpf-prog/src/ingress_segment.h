@@ -45,7 +45,7 @@ static __noinline enum answer admit(struct __sk_buff *skb, struct packet *p, str
 	look_at_clock(&now, pu);
 	tell(flow, &now, DIRECTION_INGRESS, flow->local_port, &place, 0, a->rule);
 	forget(why->tag, why->tag_of);
-	give_back(pu->slot, ROLE_RESPONDER);
+	give_back(&now, pu->slot, ROLE_RESPONDER);
 	edited = strip(skb, p, &tap);
 	/* The initiator repeats what is dropped here; the proof is a duplicate then. */
 	return edited == EDITED ? pass(pu, COUNT_FAST_PROOF_TO) : DROPPED;

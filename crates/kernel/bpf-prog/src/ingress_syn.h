@@ -116,7 +116,7 @@ static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *
 		return ask(why, PUNT_RENEWAL);
 
 	a = &s->answering;
-	if (!within_quota(pu->slot, ROLE_RESPONDER, holds))
+	if (!within_quota(&now, pu->slot, ROLE_RESPONDER, holds))
 		return ask(why, PUNT_TABLE_FULL);
 	a->isn = p->seq;
 	a->epoch = pu->epoch;
@@ -133,7 +133,7 @@ static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *
 	copy(a->initiator, pair->initiator);
 	copy(a->responder, pair->responder);
 	if (make_nonce((__u64 *)a->own_nonce) || !store_answering(&why->key, why->hash, a)) {
-		give_back(pu->slot, ROLE_RESPONDER);
+		give_back(&now, pu->slot, ROLE_RESPONDER);
 		return ask(why, PUNT_TABLE_FULL);
 	}
 	/* What stays behind if this fails is outlived soon: its nonce never left. */

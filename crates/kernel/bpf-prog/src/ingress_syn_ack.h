@@ -124,7 +124,7 @@ static __noinline enum answer ingress_syn_ack(struct __sk_buff *skb, struct pack
 		return edited == UNCHANGED ? ask_opening(why, o) : DROPPED;
 	}
 	remember(p, pu, o, peer, tap);
-	give_back(pu->slot, ROLE_INITIATOR);
+	give_back(&now, pu->slot, ROLE_INITIATOR);
 	tell(flow, &now, DIRECTION_EGRESS, port, &place, 0, verdict->rule);
 	return pass(pu, COUNT_FAST_SYN_ACK_TO);
 }

@@ -36,6 +36,15 @@ enum kind {
 	KIND_TRUNCATED,
 };
 
+/* An IPv4 header's words that an edit writes again, from its second on. */
+struct v4_words {
+	__be16 total;
+	__be16 id, fragment;
+	__u8 ttl, protocol;
+	__be16 check;
+};
+_Static_assert(sizeof(struct v4_words) == 10, "v4_words");
+
 struct packet {
 	__u32 ip_len; /* from the IP header on */
 	__u32 tcp_offset;
@@ -50,6 +59,7 @@ struct packet {
 	__be16 src_port, dst_port;
 	__u8 src[16], dst[16];
 	__u32 plain; /* no IP options or extension headers, no BIG TCP */
+	struct v4_words v4;
 };
 
 struct tcp_head {
@@ -169,6 +179,7 @@ static __always_inline enum kind parse_v4(struct __sk_buff *skb, struct packet *
 	p->family = 4;
 	p->hop_limit = ip->ttl;
 	p->traffic_class = ip->tos;
+	__builtin_memcpy(&p->v4, &ip->tot_len, sizeof(p->v4));
 	map_v4(p->src, ip->saddr);
 	map_v4(p->dst, ip->daddr);
 	if (ip->frag_off & bpf_htons(0x3fff))

@@ -53,7 +53,12 @@ pub(crate) fn load(pins: &Pins, config: &PlaneConfig, constants: Constants) -> R
     let bucket_count =
         pinned_size(&pins.maps().join("tags")).unwrap_or_else(|| buckets(config.sizes.handshakes));
     let bucket_mask = bucket_count.saturating_sub(1);
+    let cpus = cpus();
+    let closing_count =
+        pinned_size(&pins.maps().join("closing")).unwrap_or_else(|| closing(config.sizes.handshakes, cpus));
+    let closing_share = closing_count / cpus;
     loader.override_global("bucket_mask", &bucket_mask, true);
+    loader.override_global("closing_share", &closing_share, true);
     Ok(loader.load(&OBJECT.0)?)
 }
 
@@ -133,7 +138,7 @@ fn map_sizes(sizes: &Sizes) -> [(&'static str, u32); 22] {
         ("refusals", sizes.refusals),
         ("tags", buckets(sizes.handshakes)),
         ("handshakes", buckets(sizes.handshakes).saturating_mul(BUCKET_WAYS)),
-        ("closing", buckets(sizes.handshakes).saturating_mul(CLOSING_WAYS)),
+        ("closing", closing(sizes.handshakes, cpus())),
         ("events_0", sizes.events),
         ("events_1", sizes.events),
         ("reasons", sizes.reasons),
@@ -149,6 +154,16 @@ fn map_sizes(sizes: &Sizes) -> [(&'static str, u32); 22] {
         ("ring_unknown", (sizes.ring_bytes / 4).max(1 << 17)),
         ("sources", trireme_bpf_abi::SOURCES),
     ]
+}
+
+/// CPUs that this machine may have.
+fn cpus() -> u32 {
+    aya::util::nr_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1).max(1)
+}
+
+/// Closing connections beside this many handshakes: every CPU has a share of its own.
+fn closing(handshakes: u32, cpus: u32) -> u32 {
+    buckets(handshakes).saturating_mul(CLOSING_WAYS).min(1 << 24).max(cpus)
 }
 
 /// Buckets that hold this many handshakes.

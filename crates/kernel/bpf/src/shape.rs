@@ -55,7 +55,7 @@ pub(crate) const SHAPES: [Shape; 27] = [
     hash("events_1", 52, 72),
     hash("reasons", 8, 8),
     Shape { name: "counters", kind: MapType::PerCpuArray, key: 4, value: 256 },
-    Shape { name: "nonces", kind: MapType::PerCpuArray, key: 4, value: 8 },
+    Shape { name: "turns_of", kind: MapType::PerCpuArray, key: 4, value: 16 },
     array("sources", 16),
     array("control", 8),
     array("clock", 32),
