@@ -89,8 +89,8 @@ static __noinline enum edited append(struct __sk_buff *skb, struct packet *p, un
 static __always_inline __s64 payload_sum(struct __sk_buff *skb, struct packet *p, __u32 len)
 {
 	struct scratch *s = take_scratch();
+	__u64 bound, left;
 	__s64 sum = 0;
-	__u64 bound;
 
 	if (!s || len == 0 || len > sizeof(s->bytes) - 4)
 		return -1;
@@ -101,14 +101,16 @@ static __always_inline __s64 payload_sum(struct __sk_buff *skb, struct packet *p
 	*(__u32 *)(s->bytes + (bound & ~3ULL)) = 0;
 	if (bpf_skb_load_bytes(skb, p->payload_offset, s->bytes, bound))
 		return -1;
-	len = (len + 3) & ~3;
-	for (int i = 0; i < 3; i++) {
-		__u32 size = len < CHUNK ? len : CHUNK;
+	left = (len + 3) & ~3;
+	for (int i = 0; i < 3 && left; i++) {
+		__u64 size = left < CHUNK ? left : CHUNK;
 
-		if (size == 0)
-			break;
+		/* Kernels before 6.5 lose the bound that a comparison of another register gave. */
+		asm volatile("" : "+r"(size));
+		if (size > CHUNK)
+			return -1;
 		sum = bpf_csum_diff((__be32 *)(s->bytes + i * CHUNK), size, 0, 0, sum);
-		len -= size;
+		left -= size;
 	}
 	return sum;
 }

@@ -14,24 +14,26 @@
 static __noinline enum answer prove(struct __sk_buff *skb, struct packet *p, struct pu *pu,
 				    struct connection *c, struct punt_case *why)
 {
+	struct scratch *s = take_scratch();
 	struct opening *o;
-	union tap tap;
+	union tap *tap;
 	enum edited edited;
 
 	hash_flow(why, pu);
 	o = opening_of(why);
-	if (!o || o->state != OPENING_PROVING || o->isn + 1 != c->proof_seq)
+	if (!s || !o || o->state != OPENING_PROVING || o->isn + 1 != c->proof_seq)
 		return ask(why, PUNT_UNCONFIRMED);
 	ask_opening(why, o);
 	if (!(pu->flags & PU_FAST) || p->seq != c->proof_seq || p->payload_len ||
 	    !is_exactly(skb, p, TCP_ACK) || carries_other_options(skb, p))
 		return ask(why, PUNT_UNCONFIRMED);
-	begin_tap(&tap, TAP_ACK, TAP_MAC);
-	copy(tap.token, words(o->own_token));
-	copy(tap.nonce, words(o->own_nonce));
-	copy(tap.mac, words(c->proof_mac));
-	copy(tap.echo, words(o->peer_nonce));
-	edited = append(skb, p, &tap, 0);
+	tap = &s->tap;
+	begin_tap(tap, TAP_ACK, TAP_MAC);
+	copy(tap->token, words(o->own_token));
+	copy(tap->nonce, words(o->own_nonce));
+	copy(tap->mac, words(c->proof_mac));
+	copy(tap->echo, words(o->peer_nonce));
+	edited = append(skb, p, tap, 0);
 	if (edited == UNCHANGED)
 		return ask(why, PUNT_UNCONFIRMED);
 	if (edited == BROKEN)
@@ -46,7 +48,7 @@ static __always_inline enum answer egress_unconnected(struct packet *p, struct p
 	struct answering *a;
 	struct opening *o;
 
-	why->key.isn = p->ack - 1;
+	why->key->isn = p->ack - 1;
 	a = answering_of(why);
 	if (a)
 		return ask_answering(why, a);

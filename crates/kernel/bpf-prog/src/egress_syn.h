@@ -127,8 +127,7 @@ static __noinline enum answer egress_syn(struct __sk_buff *skb, struct packet *p
 		return ask(why, PUNT_SYN);
 	o = &s->opening;
 	o->tcp_len = load_tcp(skb, p, o->tcp);
-	if (!o->tcp_len || (!has_usual_options(skb, p, o->tcp_len) &&
-			    has_other_options(s, o->tcp, o->tcp_len)))
+	if (!o->tcp_len || (!p->usual && has_other_options(o->tcp, o->tcp_len)))
 		return ask(why, PUNT_SYN);
 	reason = choose(pu, d, &now, &choice);
 	if (reason)
@@ -145,7 +144,7 @@ static __noinline enum answer egress_syn(struct __sk_buff *skb, struct packet *p
 	o->created = now.boot;
 	copy((__u64 *)o->own_token, words(choice.own->token));
 	copy((__u64 *)o->own_key, words(choice.own->key));
-	if (make_nonce((__u64 *)o->own_nonce) || !store_opening(&why->key, why->hash, o)) {
+	if (make_nonce((__u64 *)o->own_nonce) || !store_opening(why->key, why->hash, o)) {
 		give_back(&now, pu->slot, ROLE_INITIATOR);
 		return ask(why, PUNT_TABLE_FULL);
 	}

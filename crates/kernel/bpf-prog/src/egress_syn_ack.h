@@ -25,14 +25,14 @@ static __noinline enum answer egress_syn_ack(struct __sk_buff *skb, struct packe
 	union tap *tap;
 	enum edited edited;
 
-	why->key.isn = p->ack - 1;
+	why->key->isn = p->ack - 1;
 	if (!s || !(pu->flags & PU_FAST) || !is_exactly(skb, p, TCP_SYN | TCP_ACK) ||
 	    p->payload_len)
 		return ask(why, PUNT_SYN);
 	tap = &s->tap;
 	a = answering_of(why);
 	if (!a) {
-		struct connection *c = bpf_map_lookup_elem(&connections, &why->key.flow);
+		struct connection *c = bpf_map_lookup_elem(&connections, &why->key->flow);
 
 		why->connection = c;
 		if (is_repeated(p, pu, c) && !carries_other_options(skb, p))

@@ -79,7 +79,7 @@ static __always_inline int closes(struct connection *c, struct packet *p, __u32 
 /* Into the closing table, which forgets by itself. */
 static __noinline int close_connection(struct punt_case *why, struct pu *pu, struct connection *c)
 {
-	struct flow_key *flow = &why->key.flow;
+	struct flow_key *flow = &why->key->flow;
 
 	tell_end(flow, pu, c, c->flags & FLAG_ENDED ? HAPPENED_TRAFFIC : HAPPENED_END);
 	c->flags |= FLAG_ENDED;
@@ -92,7 +92,7 @@ static __noinline int close_connection(struct punt_case *why, struct pu *pu, str
 /* A segment of the unit's brings a closing connection back. */
 static __noinline int reopen(struct punt_case *why, struct connection *c)
 {
-	struct flow_key *flow = &why->key.flow;
+	struct flow_key *flow = &why->key->flow;
 	struct scratch *s = take_scratch();
 	struct found found;
 
@@ -111,7 +111,7 @@ static __noinline enum answer judge_again(struct pu *pu, struct connection *c,
 					  struct punt_case *why)
 {
 	struct place peer = { .slot = c->peer_slot, .generation = c->peer_generation };
-	struct flow_key *flow = &why->key.flow;
+	struct flow_key *flow = &why->key->flow;
 	__be16 port = judged_port(flow, c);
 	struct verdict *verdict;
 	struct moment now;

@@ -30,13 +30,13 @@ static __always_inline void key_of(struct flow_key *key, struct packet *p, __u32
 
 static __always_inline struct connection *find_connection(struct pu *pu, struct punt_case *why)
 {
-	struct connection *c = bpf_map_lookup_elem(&connections, &why->key.flow);
+	struct connection *c = bpf_map_lookup_elem(&connections, &why->key->flow);
 
 	if (!c) {
 		struct found found;
 
 		hash_flow(why, pu);
-		if (find_closing(&why->key.flow, why->hash, &found)) {
+		if (find_closing(&why->key->flow, why->hash, &found)) {
 			c = found.connection;
 			why->flags |= PUNT_CLOSING;
 		}
@@ -69,7 +69,7 @@ static __always_inline enum answer flow(struct __sk_buff *skb, struct packet *p,
 {
 	struct connection *c;
 
-	key_of(&why->key.flow, p, pu->slot, hook);
+	key_of(&why->key->flow, p, pu->slot, hook);
 	if (p->flags & TCP_SYN)
 		return handshake(skb, p, pu, hook, why);
 	c = find_connection(pu, why);

@@ -62,7 +62,7 @@ static __always_inline void attach_lengths(union tap *tap, struct own_token *own
 /* A new connection on the tuple ends what was there before it. */
 static __always_inline void end_others(struct punt_case *why, struct pu *pu)
 {
-	struct flow_key *flow = &why->key.flow;
+	struct flow_key *flow = &why->key->flow;
 	struct connection *c = bpf_map_lookup_elem(&connections, flow);
 
 	if (c) {
@@ -77,51 +77,40 @@ static __always_inline void end_others(struct punt_case *why, struct pu *pu)
  * segment size, window scale, selective acknowledgements, time stamps. Others
  * (Fast Open, Multipath, signatures) need more than a map to be judged. */
 #define OPTIONS_MAX 16 /* no stack sends more */
-static __noinline int has_other_options(struct scratch *s, const __u8 *tcp, __u32 len)
-{
-	/* Kept in memory: the verifier then sees one state per round, not one per sequence of options. */
-	s->cursor = sizeof(struct tcp_head);
-	for (int i = 0; i < OPTIONS_MAX; i++) {
-		__u32 at = s->cursor, size;
-		__u8 kind;
 
-		if (at >= len || at > 58)
-			return 0;
-		kind = tcp[at];
-		size = tcp[at + 1];
-		if (kind == 0)
-			return 0;
-		if (kind == 1)
-			size = 1;
-		else if ((kind > 5 && kind != 8) || size < 2 || at + size > len)
-			return 1;
-		s->cursor = at + size;
-	}
-	return 1;
+struct options {
+	const __u8 *tcp;
+	__u32 len;
+	__u32 at;
+	__u32 others; /* until it has been read to its end */
+};
+
+/* One round; the verifier looks at it once, not once for every sequence of options. */
+static long next_option(__u32 round __attribute__((unused)), struct options *o)
+{
+	__u32 at = o->at, size;
+	__u8 kind;
+
+	o->others = 0;
+	if (at >= o->len || at > 58)
+		return 1;
+	kind = o->tcp[at];
+	size = o->tcp[at + 1];
+	if (kind == 0)
+		return 1;
+	if (kind == 1)
+		size = 1;
+	o->at = at + size;
+	o->others = 1;
+	return kind != 1 && ((kind > 5 && kind != 8) || size < 2 || at + size > o->len);
 }
 
-/* What nearly every stack sends: on a SYN segment size, selective
- * acknowledgements, time stamps and window scale, else time stamps. */
-#define USUAL_SYN 40
-#define USUAL 32
-static __always_inline int are_usual(const __u32 *option, __u32 len)
+static __noinline int has_other_options(const __u8 *tcp, __u32 len)
 {
-	if (len == USUAL)
-		return option[0] == bpf_htonl(0x0101080a);
-	return len == USUAL_SYN && (option[0] & bpf_htonl(0xffff0000)) == bpf_htonl(0x02040000) &&
-	       option[1] == bpf_htonl(0x0402080a) &&
-	       (option[4] & bpf_htonl(0xffffff00)) == bpf_htonl(0x01030300);
-}
+	struct options o = { .tcp = tcp, .len = len, .at = sizeof(struct tcp_head), .others = 1 };
 
-static __always_inline int has_usual_options(struct __sk_buff *skb, struct packet *p, __u32 len)
-{
-	void *end = (void *)(long)skb->data_end;
-	void *tcp = (void *)(long)skb->data + (p->tcp_offset & 127);
-
-	if (len == USUAL)
-		return tcp + USUAL <= end && are_usual(tcp + sizeof(struct tcp_head), USUAL);
-	return len == USUAL_SYN && tcp + USUAL_SYN <= end &&
-	       are_usual(tcp + sizeof(struct tcp_head), USUAL_SYN);
+	bpf_loop(OPTIONS_MAX, next_option, &o, 0);
+	return o.others;
 }
 
 /* The SYN's TCP header, options included, into `tcp`; zero if it does not fit. */
@@ -145,9 +134,9 @@ static __noinline int carries_other_options(struct __sk_buff *skb, struct packet
 	struct scratch *s = take_scratch();
 	__u32 len = p->payload_offset - p->tcp_offset;
 
-	if (len == sizeof(struct tcp_head) || has_usual_options(skb, p, len))
+	if (len == sizeof(struct tcp_head) || p->usual)
 		return 0;
-	return !s || !load_tcp(skb, p, s->bytes) || has_other_options(s, s->bytes, len);
+	return !s || !load_tcp(skb, p, s->bytes) || has_other_options(s->bytes, len);
 }
 
 /* An acknowledgement that carries a header and nothing else: a proof may be that. */

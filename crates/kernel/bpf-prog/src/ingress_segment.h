@@ -20,22 +20,25 @@ static __always_inline int is_proof(struct __sk_buff *skb, struct packet *p, str
 static __noinline enum answer admit(struct __sk_buff *skb, struct packet *p, struct pu *pu,
 				    struct answering *a, struct punt_case *why)
 {
-	struct flow_key *flow = &why->key.flow;
+	struct flow_key *flow = &why->key->flow;
 	struct place place = { .slot = a->peer_slot, .generation = a->peer_generation };
 	struct scratch *s = take_scratch();
 	struct connection *c;
 	struct moment now;
-	union tap tap;
+	union tap *tap;
 	enum edited edited;
 
-	if (!s || !(pu->flags & PU_FAST) || a->epoch != pu->epoch || !is_proof(skb, p, a, &tap))
+	if (!s)
+		return ask_answering(why, a);
+	tap = &s->tap;
+	if (!(pu->flags & PU_FAST) || a->epoch != pu->epoch || !is_proof(skb, p, a, tap))
 		return ask_answering(why, a);
 	c = begin_connection(s, pu, &place, a->isn);
 	c->role = ROLE_RESPONDER;
 	c->flags = FLAG_CONFIRMED;
 	c->syn_ack = a->syn_ack;
-	copy((__u64 *)c->proof_mac, tap.mac);
-	copy((__u64 *)c->peer_token, tap.token);
+	copy((__u64 *)c->proof_mac, tap->mac);
+	copy((__u64 *)c->peer_token, tap->token);
 	if (*why->tag != why->tag_of)
 		return ask(why, PUNT_MISS);
 	if (bpf_map_update_elem(&connections, flow, c, BPF_ANY)) {
@@ -46,7 +49,7 @@ static __noinline enum answer admit(struct __sk_buff *skb, struct packet *p, str
 	tell(flow, &now, DIRECTION_INGRESS, flow->local_port, &place, 0, a->rule);
 	forget(why->tag, why->tag_of);
 	give_back(&now, pu->slot, ROLE_RESPONDER);
-	edited = strip(skb, p, &tap);
+	edited = strip(skb, p, tap);
 	/* The initiator repeats what is dropped here; the proof is a duplicate then. */
 	return edited == EDITED ? pass(pu, COUNT_FAST_PROOF_TO) : DROPPED;
 }
@@ -59,7 +62,7 @@ static __always_inline enum answer ingress_unconnected(struct __sk_buff *skb, st
 	struct answering *a;
 	struct opening *o;
 
-	why->key.isn = p->seq - 1;
+	why->key->isn = p->seq - 1;
 	a = answering_of(why);
 	if (a)
 		return admit(skb, p, pu, a, why);

@@ -22,7 +22,7 @@ static __always_inline enum answer stranger(struct packet *p, struct pu *pu, uni
 		return ask(why, PUNT_UNKNOWN);
 	place.slot = refusal->peer_slot;
 	place.generation = refusal->peer_generation;
-	return refuse(&why->key.flow, now, DIRECTION_INGRESS, p->dst_port, &place, refusal->reason,
+	return refuse(&why->key->flow, now, DIRECTION_INGRESS, p->dst_port, &place, refusal->reason,
 		      refusal->rule);
 }
 
@@ -53,7 +53,7 @@ static __always_inline enum answer again(struct __sk_buff *skb, struct packet *p
 static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *p, struct pu *pu,
 					  struct punt_case *why)
 {
-	struct flow_key *flow = &why->key.flow;
+	struct flow_key *flow = &why->key->flow;
 	struct scratch *s = take_scratch();
 	struct own *own = 0;
 	struct pair *pair = 0;
@@ -66,7 +66,7 @@ static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *
 	enum answer answer;
 	__u32 holds;
 
-	why->key.isn = p->seq;
+	why->key->isn = p->seq;
 	if (!s || !(pu->flags & PU_FAST))
 		return ask(why, PUNT_SYN);
 	tap = &s->tap;
@@ -132,7 +132,7 @@ static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *
 	copy((__u64 *)a->peer_nonce, tap->nonce);
 	copy(a->initiator, pair->initiator);
 	copy(a->responder, pair->responder);
-	if (make_nonce((__u64 *)a->own_nonce) || !store_answering(&why->key, why->hash, a)) {
+	if (make_nonce((__u64 *)a->own_nonce) || !store_answering(why->key, why->hash, a)) {
 		give_back(&now, pu->slot, ROLE_RESPONDER);
 		return ask(why, PUNT_TABLE_FULL);
 	}

@@ -25,7 +25,7 @@ static __always_inline enum answer bare(struct __sk_buff *skb, struct packet *p,
 static __always_inline enum answer unasked(struct __sk_buff *skb, struct packet *p, struct pu *pu,
 					   struct opening *o, struct punt_case *why)
 {
-	struct connection *c = bpf_map_lookup_elem(&connections, &why->key.flow);
+	struct connection *c = bpf_map_lookup_elem(&connections, &why->key->flow);
 
 	why->connection = c;
 	if (c && c->role == ROLE_INITIATOR && c->class == CLASS_IDENTITY && c->epoch == pu->epoch &&
@@ -37,26 +37,22 @@ static __always_inline enum answer unasked(struct __sk_buff *skb, struct packet 
 }
 
 /* What proving itself took, its next SYN may rely on: the responder holds our token. */
-static __always_inline void remember(struct packet *p, struct pu *pu, struct opening *o,
-				     struct peer *peer, union tap *tap)
+static __noinline int remember(struct packet *p, struct pu *pu, struct opening *o, union tap *tap)
 {
 	struct destination_key at = { .slot = pu->slot, .port = p->src_port };
 	struct destination *d;
 
-	if (!same(words(peer->own_key), words(o->own_key)))
-		copy((__u64 *)peer->own_key, words(o->own_key));
-	if (!o->attached)
-		return;
 	copy((__u64 *)at.address, words(p->src));
 	d = bpf_map_lookup_elem(&destinations, &at);
 	if (d && same(words(d->peer), tap->token))
 		copy((__u64 *)d->own_token, words(o->own_token));
+	return 0;
 }
 
 static __noinline enum answer ingress_syn_ack(struct __sk_buff *skb, struct packet *p, struct pu *pu,
 					      struct punt_case *why)
 {
-	struct flow_key *flow = &why->key.flow;
+	struct flow_key *flow = &why->key->flow;
 	struct scratch *s = take_scratch();
 	struct opening *o = opening_of(why);
 	struct place place = {};
@@ -123,7 +119,10 @@ static __noinline enum answer ingress_syn_ack(struct __sk_buff *skb, struct pack
 		o->state = OPENING_SYN_SENT;
 		return edited == UNCHANGED ? ask_opening(why, o) : DROPPED;
 	}
-	remember(p, pu, o, peer, tap);
+	if (!same(words(peer->own_key), words(o->own_key)))
+		copy((__u64 *)peer->own_key, words(o->own_key));
+	if (o->attached)
+		remember(p, pu, o, tap);
 	give_back(&now, pu->slot, ROLE_INITIATOR);
 	tell(flow, &now, DIRECTION_EGRESS, port, &place, 0, verdict->rule);
 	return pass(pu, COUNT_FAST_SYN_ACK_TO);

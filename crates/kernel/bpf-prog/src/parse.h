@@ -59,6 +59,7 @@ struct packet {
 	__be16 src_port, dst_port;
 	__u8 src[16], dst[16];
 	__u32 plain; /* no IP options or extension headers, no BIG TCP */
+	__u32 usual; /* its TCP options are those of nearly every stack */
 	struct v4_words v4;
 };
 
@@ -155,13 +156,32 @@ static __always_inline enum kind parse_tcp(struct __sk_buff *skb, struct packet 
 	return take_tcp(p, &tcp, at);
 }
 
+/* Time stamps; on a SYN segment size, selective acknowledgements, time stamps and
+ * window scale. Those need no second look. */
+static __always_inline __u32 are_usual(const struct tcp_head *tcp, void *end)
+{
+	const __u32 *option = (const __u32 *)(tcp + 1);
+	__u32 words = tcp->offset >> 4;
+
+	if (words == 8 && (void *)(option + 3) <= end)
+		return option[0] == bpf_htonl(0x0101080a);
+	if (words == 10 && (void *)(option + 5) <= end)
+		return !((option[0] ^ bpf_htonl(0x02040000)) & bpf_htonl(0xffff0000)) &
+		       (option[1] == bpf_htonl(0x0402080a)) &
+		       !((option[4] ^ bpf_htonl(0x01030300)) & bpf_htonl(0xffffff00));
+	return 0;
+}
+
 /* The header right behind a plain IP header, read in place. */
 static __always_inline enum kind parse_next_tcp(struct __sk_buff *skb, struct packet *p, void *next,
 						void *end, __u32 at)
 {
 	struct tcp_head *tcp = next;
 
-	return (void *)(tcp + 1) <= end ? take_tcp(p, tcp, at) : parse_tcp(skb, p, at);
+	if ((void *)(tcp + 1) > end)
+		return parse_tcp(skb, p, at);
+	p->usual = are_usual(tcp, end);
+	return take_tcp(p, tcp, at);
 }
 
 static __always_inline enum kind parse_v4(struct __sk_buff *skb, struct packet *p, struct iphdr *ip,

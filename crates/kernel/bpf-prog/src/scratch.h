@@ -12,6 +12,7 @@
 
 struct scratch {
 	struct packet packet;
+	struct answering_key key;
 	struct opening opening;
 	struct answering answering;
 	struct connection connection;

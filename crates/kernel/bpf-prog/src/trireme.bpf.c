@@ -27,10 +27,13 @@ static __always_inline int edge(struct __sk_buff *skb, const __u32 hook)
 	}
 	if (pu->mode == MODE_OFF)
 		return PASS;
+	why.key = &s->key;
+	why.key->isn = 0;
 	p = &s->packet;
 	p->family = 0;
 	p->flags = 0;
 	p->plain = 0;
+	p->usual = 0;
 	p->payload_len = 0;
 	switch (parse(skb, p)) {
 	case KIND_TCP:

@@ -39,12 +39,21 @@ static __always_inline __u64 count_in_window(__u64 *window, __u64 *count)
 	return __sync_fetch_and_add(count, 1);
 }
 
-static __always_inline int within_limit(__u32 slot, __u32 kind)
+/* Where a ring is half full, the other half is for units that ask for little. */
+#define CROWDED_SHARE 16
+static __always_inline int within_limit(__u32 slot, __u32 kind, void *ring)
 {
 	__u32 key = slot * 4 + kind;
 	struct limit *limit = bpf_map_lookup_elem(&limits, &key);
+	__u64 before;
 
-	return limit && count_in_window(&limit->window, &limit->count) < limit->max;
+	if (!limit)
+		return 0;
+	before = count_in_window(&limit->window, &limit->count);
+	if (before < limit->max / CROWDED_SHARE)
+		return 1;
+	return before < limit->max && bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) <
+					      bpf_ringbuf_query(ring, BPF_RB_RING_SIZE) / 2;
 }
 
 /* Why a packet goes to user space, and what the tables knew about it. */
@@ -57,14 +66,14 @@ struct punt_case {
 	__u64 hash; /* of the flow; set where the table is asked */
 	__u32 reason;
 	__u32 flags;
-	struct answering_key key;
+	struct answering_key *key; /* in the scratch */
 };
 
 /* Once per packet, where the table is asked at all. */
 static __always_inline void hash_flow(struct punt_case *why, struct pu *pu)
 {
 	if (!why->hash)
-		why->hash = hash_of(&why->key.flow, pu);
+		why->hash = hash_of(&why->key->flow, pu);
 }
 
 static __always_inline struct opening *opening_of(struct punt_case *why)
@@ -72,7 +81,7 @@ static __always_inline struct opening *opening_of(struct punt_case *why)
 	struct handshake *h;
 
 	why->tag_of = opening_tag(why->hash);
-	h = find_handshake(&why->key, why->hash, why->tag_of, &why->tag);
+	h = find_handshake(why->key, why->hash, why->tag_of, &why->tag);
 	return h ? &h->opening : 0;
 }
 
@@ -80,9 +89,9 @@ static __always_inline struct answering *answering_of(struct punt_case *why)
 {
 	struct handshake *h;
 
-	why->tag_of = answering_tag(why->hash, why->key.isn);
-	h = find_handshake(&why->key, why->hash, why->tag_of, &why->tag);
-	return h && h->key.isn == why->key.isn ? &h->answering : 0;
+	why->tag_of = answering_tag(why->hash, why->key->isn);
+	h = find_handshake(why->key, why->hash, why->tag_of, &why->tag);
+	return h && h->key.isn == why->key->isn ? &h->answering : 0;
 }
 
 /* Read behind the reservation, with a full barrier: user space first says that
@@ -149,7 +158,7 @@ static __always_inline void hand_over(struct packet *p, struct pu *pu, __u32 hoo
 		forget(why->tag, why->tag_of);
 	/* Whatever becomes of it. */
 	if (hook == HOOK_FROM_PU && p->flags & TCP_SYN && why->flags & PUNT_CLOSING)
-		forget_closing(&why->key.flow, why->hash);
+		forget_closing(&why->key->flow, why->hash);
 	if (hook == HOOK_FROM_PU && (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
 	    pu->flags & PU_FAST) {
 		struct scratch *s = take_scratch();
@@ -161,7 +170,7 @@ static __always_inline void hand_over(struct packet *p, struct pu *pu, __u32 hoo
 		s->opening.epoch = pu->epoch;
 		s->opening.state = OPENING_ELSEWHERE;
 		s->opening.created = bpf_ktime_get_boot_ns();
-		store_opening(&why->key, why->hash, &s->opening);
+		store_opening(why->key, why->hash, &s->opening);
 	}
 }
 
@@ -216,7 +225,7 @@ static __always_inline int punt_unknown(struct __sk_buff *skb, struct packet *p,
 	struct punt *record;
 	__u64 bound;
 
-	if (!within_source_limit(p) || !within_limit(pu->slot, LIMIT_UNKNOWN))
+	if (!within_source_limit(p) || !within_limit(pu->slot, LIMIT_UNKNOWN, &ring_unknown))
 		return drop(pu->slot, COUNT_UNKNOWN_LIMITED);
 	PUNT_CLASS(&ring_unknown, 128)
 	PUNT_CLASS(&ring_unknown, 640)
@@ -258,7 +267,7 @@ static __always_inline int punt(struct __sk_buff *skb, struct packet *p, struct 
 		return punt_unknown(skb, p, pu, hook, why, len);
 	if (why->reason == PUNT_ICMP_ERROR)
 		limit = LIMIT_ICMP;
-	if (!within_limit(pu->slot, limit))
+	if (!within_limit(pu->slot, limit, ring))
 		return drop(pu->slot, COUNT_RATE_LIMITED);
 	PUNT_CLASS(ring, 128)
 	PUNT_CLASS(ring, 640)

@@ -64,7 +64,7 @@ pub struct Sizes {
     /// Refused initiators, least recently used out; default 16,384.
     pub refusals: u32,
     /// Unfinished handshakes of known identities, rounded up to four times a power of two; half as many closing
-    /// connections are remembered; default 32,768.
+    /// connections are remembered, an equal share for each CPU; default 32,768.
     pub handshakes: u32,
     /// Different flow events in a second; default 16,384.
     pub events: u32,

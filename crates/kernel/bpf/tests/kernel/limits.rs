@@ -34,6 +34,7 @@ fn full_ring_drops_and_counts_and_the_other_ring_goes_on() {
     let lab = Lab::new();
     let mut config = lab.config();
     config.sizes.ring_bytes = 1 << 17;
+    config.limits.from_pu_per_sec = 10_000_000;
     let mut plane = lab.attached_with(config);
     let (pu, peer) = (lab.pu_wire(), lab.peer_wire());
 
@@ -47,6 +48,26 @@ fn full_ring_drops_and_counts_and_the_other_ring_goes_on() {
     assert!(full > 300, "{full}");
     assert_eq!(seen.len() as u64 + full, 1001);
     assert_eq!(counter(&plane, Counter::PuntedTo), 1);
+}
+
+#[test]
+fn one_unit_cannot_take_more_than_half_of_a_ring() {
+    let lab = Lab::new();
+    let mut config = lab.config();
+    config.sizes.ring_bytes = 1 << 17;
+    config.limits.from_pu_per_sec = 400;
+    let mut plane = lab.attached_with(config);
+    let pu = lab.pu_wire();
+
+    for seq in 0..1000 {
+        pu.send(&from_pu(SYN, seq, &[7; 1000]).packet());
+    }
+    let seen = take(&mut plane, 1000);
+
+    assert_eq!(counter(&plane, Counter::RingFull), 0);
+    assert_eq!(counter(&plane, Counter::RateLimited) + seen.len() as u64, 1000);
+    // A record of this size class takes 1,888 bytes; what the unit may always send comes on top.
+    assert!((30..=60).contains(&seen.len()), "{}", seen.len());
 }
 
 #[test]

@@ -151,6 +151,7 @@ impl Loop {
             return Ok(());
         };
         let attached = self.plane.edges().iter().any(|edge| edge.slot == convert::slot(slot));
+        self.take_all_events();
         let detached = if attached { self.plane.detach(convert::slot(slot)) } else { Ok(()) };
         self.engine.remove_pu(slot, now(), &mut self.effects);
         self.carry_out();
