@@ -5,6 +5,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use trireme_flow::FlowRecord;
 use trireme_testkit::lab::{Agent, Family, Reach, Server, connect, eventually};
 use trireme_tests_netns::{
     Judge, PATIENT, POLICY, PORT, PROMPT, World, WorldSpec, is_alive, is_alive_within, program,
@@ -100,6 +101,21 @@ fn a_revoked_node_loses_its_live_connections_and_gets_no_new_ones() {
 #[test]
 fn a_revoked_key_loses_its_live_connections_and_gets_no_new_ones() {
     revoked_is_cut("", |world| ("key", key_id(world)));
+}
+
+#[test]
+fn a_revoked_token_loses_its_live_connections_and_gets_no_new_ones() {
+    revoked_is_cut("", |world| ("token", client_token(world)));
+}
+
+/// The token that the client showed, as the server's agent recorded it.
+fn client_token(world: &World) -> String {
+    let records = world.b.flows().unwrap();
+    let shown = |record: &FlowRecord| {
+        let source = &record.source;
+        source.token.filter(|_| source.id.as_ref().is_some_and(|id| id.as_str() == "client"))
+    };
+    records.iter().rev().find_map(shown).unwrap_or_else(|| panic!("{records:?}")).to_string()
 }
 
 #[test]

@@ -120,6 +120,44 @@ fn known_peers_of_a_dead_agent_are_refused_when_its_tokens_have_expired() {
 }
 
 #[test]
+fn known_peers_of_dead_agents_are_known_for_as_long_as_the_fail_mode_says() {
+    const KILLED_AT: Duration = Duration::from_secs(20);
+    let mut spec = WorldSpec::new().judged_by(Judge::Kernel);
+    for config in [&mut spec.a, &mut spec.b] {
+        config.lifetime_secs = LIFETIME;
+        config.enforcement.push_str(&format!("fail_mode = \"last-known-for {LIFETIME}s\"\n"));
+    }
+    let mut world = spec.start();
+    // No token is younger than this.
+    let issued = Instant::now();
+    world.introduce();
+    let _server = Server::echo(&world.server.namespace, PORT).unwrap();
+    thread::sleep(KILLED_AT.saturating_sub(issued.elapsed()));
+    world.a.kill().unwrap();
+    world.b.kill().unwrap();
+    let killed = Instant::now();
+    let tokens_end = issued + Duration::from_secs(LIFETIME);
+    let mut afterwards = 0;
+    while killed.elapsed() + Duration::from_secs(3) < Duration::from_secs(LIFETIME) {
+        for family in Family::BOTH {
+            let reach = world.client_sees(family, PORT);
+            assert_eq!(
+                reach,
+                Reach::Answered,
+                "{family}, {:?} after the end of the agents",
+                killed.elapsed()
+            );
+        }
+        assert_eq!(world.stranger_sees(Family::V4, PORT), Reach::Silent);
+        afterwards += usize::from(Instant::now() > tokens_end);
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert!(afterwards > 10, "the tokens did not end while the fail mode held");
+    thread::sleep(Duration::from_secs(LIFETIME + 2).saturating_sub(killed.elapsed()));
+    assert_eq!(world.client_sees(Family::V4, PORT), Reach::Silent, "known for longer than it was said");
+}
+
+#[test]
 fn closed_connections_leave_the_table_and_live_ones_stay_while_the_agents_are_dead() {
     const LIVE: usize = 200;
     const CLOSED: usize = 5000;

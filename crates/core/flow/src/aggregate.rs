@@ -152,6 +152,7 @@ mod tests {
         let party = Party {
             id: None,
             node: None,
+            token: None,
             tags: TagSet::new(),
             address: "10.0.0.2".parse().unwrap(),
             port: 1,

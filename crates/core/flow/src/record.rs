@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use trireme_identity::time::WallTime;
 use trireme_identity::{Direction, NodeId, Protocol, PuId, TagSet};
+use trireme_token::TokenId;
 
 use crate::Reason;
 
@@ -50,6 +51,9 @@ pub struct Party {
     pub id: Option<PuId>,
     /// The certified node that vouches for it; absent for the reporting unit and for peers without identity.
     pub node: Option<NodeId>,
+    /// The token that it showed, as `trireme keys revoke token` takes it; absent where `node` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenId>,
     /// Its tags, synthetic ones included; empty when unknown.
     pub tags: TagSet,
     /// Its address as the reporting unit sees it.

@@ -103,6 +103,7 @@ fn record_of(
     let local = Party {
         id: Some(unit.id.clone()),
         node: None,
+        token: None,
         tags: unit.tags.clone(),
         address: key.local.0,
         port: key.local.1,
@@ -157,6 +158,7 @@ fn remote_party(peer: Option<&Arc<Verified>>, (address, port): (std::net::IpAddr
     Party {
         id: peer.map(|peer| peer.claims.subject.clone()),
         node: peer.map(|peer| peer.claims.issuer.clone()),
+        token: peer.map(|peer| peer.id),
         tags: peer.map_or_else(TagSet::new, |peer| peer.policy_tags.clone()),
         address,
         port,

@@ -5,7 +5,8 @@ use trireme_identity::{Direction, Protocol, TagSet};
 use super::*;
 
 fn record(port: u16) -> FlowRecord {
-    let party = Party { id: None, node: None, tags: TagSet::new(), address: [10, 0, 0, 1].into(), port };
+    let party =
+        Party { id: None, node: None, token: None, tags: TagSet::new(), address: [10, 0, 0, 1].into(), port };
     FlowRecord {
         pu: "web".parse().unwrap(),
         direction: Direction::Ingress,
