@@ -7,7 +7,7 @@ TEST_THREADS ?= 4
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 RELEASE := $(TARGET)/release
 # Packages whose tests need root and the real kernel.
-KERNEL_PACKAGES := trireme-bpf trireme-netns trireme-conntrack trireme-sock-diag trireme-tests-netns trireme-tests-differential
+KERNEL_PACKAGES := trireme-bpf trireme-netns trireme-nfqueue trireme-conntrack trireme-sock-diag trireme-tests-netns trireme-tests-differential
 
 .PHONY: help deps build demo test test-unit test-kernel test-guest test-crashes test-all bench bench-quick bench-probe instructions fmt lint check docs deny vectors bpf fuzz clean
 
