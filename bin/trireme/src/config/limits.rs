@@ -51,7 +51,7 @@ impl Default for Limits {
             destinations: Count(65_536),
             refusals: Count(16_384),
             handshakes: Count(32_768),
-            handshakes_per_unit: Count(16_384),
+            handshakes_per_unit: Count(4096),
             events: Count(16_384),
             unknown_per_second: Count(10_000),
             unknown_per_second_and_source: Count(1000),

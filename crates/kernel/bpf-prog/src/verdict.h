@@ -107,7 +107,7 @@ static __always_inline __u64 wakeup(void)
 
 /* One constant-size reservation; falls through to the next class if the
  * packet is longer. */
-#define PUNT_CLASS(ring, size)                                                      \
+#define PUNT_CLASS(ring, size, now)                                                      \
 	if (len <= (size)) {                                                        \
 		record = bpf_ringbuf_reserve(ring, sizeof(struct punt) + (size), 0); \
 		if (!record)                                                        \
@@ -122,7 +122,7 @@ static __always_inline __u64 wakeup(void)
 		bpf_ringbuf_submit(record, wakeup());                               \
 		count(pu->slot, hook == HOOK_FROM_PU ? COUNT_PUNTED_FROM :          \
 						       COUNT_PUNTED_TO);            \
-		hand_over(p, pu, hook, why);                                        \
+		hand_over(p, pu, hook, why, now);                                   \
 		return consume();                                                   \
 	}
 
@@ -150,9 +150,10 @@ static __always_inline void fill(struct punt *record, struct __sk_buff *skb, str
 }
 
 /* From here on the engine owns the handshake: what was handed over is
- * forgotten, and repetitions of a SYN of the unit's follow it. */
+ * forgotten, and repetitions of a SYN of the unit's follow it, as many as the unit
+ * may have under way: what is refused again and again must not fill the table. */
 static __always_inline void hand_over(struct packet *p, struct pu *pu, __u32 hook,
-				      struct punt_case *why)
+				      struct punt_case *why, struct moment *now)
 {
 	if (why->flags & (PUNT_HAS_OPENING | PUNT_HAS_ANSWERING) && why->tag)
 		forget(why->tag, why->tag_of);
@@ -160,7 +161,7 @@ static __always_inline void hand_over(struct packet *p, struct pu *pu, __u32 hoo
 	if (hook == HOOK_FROM_PU && p->flags & TCP_SYN && why->flags & PUNT_CLOSING)
 		forget_closing(&why->key->flow, why->hash);
 	if (hook == HOOK_FROM_PU && (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
-	    pu->flags & PU_FAST) {
+	    pu->flags & PU_FAST && within_quota(now, pu->slot, ROLE_INITIATOR, 0)) {
 		struct scratch *s = take_scratch();
 
 		if (!s)
@@ -169,7 +170,7 @@ static __always_inline void hand_over(struct packet *p, struct pu *pu, __u32 hoo
 		s->opening.isn = p->seq;
 		s->opening.epoch = pu->epoch;
 		s->opening.state = OPENING_ELSEWHERE;
-		s->opening.created = bpf_ktime_get_boot_ns();
+		s->opening.created = now->boot;
 		store_opening(why->key, why->hash, &s->opening);
 	}
 }
@@ -220,16 +221,17 @@ static __always_inline int within_source_limit(struct packet *p)
 }
 
 static __always_inline int punt_unknown(struct __sk_buff *skb, struct packet *p, struct pu *pu,
-					const __u32 hook, struct punt_case *why, __u32 len)
+					const __u32 hook, struct punt_case *why, __u32 len,
+					struct moment *now)
 {
 	struct punt *record;
 	__u64 bound;
 
 	if (!within_source_limit(p) || !within_limit(pu->slot, LIMIT_UNKNOWN, &ring_unknown))
 		return drop(pu->slot, COUNT_UNKNOWN_LIMITED);
-	PUNT_CLASS(&ring_unknown, 128)
-	PUNT_CLASS(&ring_unknown, 640)
-	PUNT_CLASS(&ring_unknown, 1536)
+	PUNT_CLASS(&ring_unknown, 128, now)
+	PUNT_CLASS(&ring_unknown, 640, now)
+	PUNT_CLASS(&ring_unknown, 1536, now)
 	return drop(pu->slot, COUNT_OVERSIZE);
 }
 
@@ -264,16 +266,16 @@ static __always_inline int punt(struct __sk_buff *skb, struct packet *p, struct 
 	if (len == 0 || len > 65536)
 		return drop(pu->slot, COUNT_OVERSIZE);
 	if (hook == HOOK_TO_PU && why->reason == PUNT_UNKNOWN)
-		return punt_unknown(skb, p, pu, hook, why, len);
+		return punt_unknown(skb, p, pu, hook, why, len, &now);
 	if (why->reason == PUNT_ICMP_ERROR)
 		limit = LIMIT_ICMP;
 	if (!within_limit(pu->slot, limit, ring))
 		return drop(pu->slot, COUNT_RATE_LIMITED);
-	PUNT_CLASS(ring, 128)
-	PUNT_CLASS(ring, 640)
-	PUNT_CLASS(ring, 1536)
-	PUNT_CLASS(ring, 16384)
-	PUNT_CLASS(ring, 65536)
+	PUNT_CLASS(ring, 128, &now)
+	PUNT_CLASS(ring, 640, &now)
+	PUNT_CLASS(ring, 1536, &now)
+	PUNT_CLASS(ring, 16384, &now)
+	PUNT_CLASS(ring, 65536, &now)
 	return drop(pu->slot, COUNT_OVERSIZE);
 }
 

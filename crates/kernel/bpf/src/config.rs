@@ -107,7 +107,7 @@ pub struct Limits {
     /// The same for senders that share one of 4096 buckets, over all PUs; default 1000. Takes effect at the next
     /// opening.
     pub unknown_per_source_per_sec: u64,
-    /// Unfinished handshakes of one PU and role in the programs; default 16,384.
+    /// Unfinished handshakes of one PU and role in the programs; default 4096.
     pub half_open: u64,
 }
 
@@ -119,7 +119,7 @@ impl Default for Limits {
             icmp_per_sec: 1000,
             unknown_per_sec: 10_000,
             unknown_per_source_per_sec: 1000,
-            half_open: 16_384,
+            half_open: 4096,
         }
     }
 }
