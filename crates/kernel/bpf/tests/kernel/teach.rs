@@ -81,8 +81,7 @@ fn facts_are_laid_out_as_the_programs_read_them() {
     let limits = read::<u32, abi::Limit>(&plane, "limits");
     assert_eq!(limits.iter().find(|(key, _)| *key == 5 * 4 + 3).unwrap().1.max, 1342);
     let quotas = read::<u32, abi::Quota>(&plane, "quotas");
-    let ours: Vec<u32> =
-        quotas.iter().filter(|(_, quota)| quota.max == 16_384).map(|(key, _)| *key).collect();
+    let ours: Vec<u32> = quotas.iter().filter(|(_, quota)| quota.max == 4096).map(|(key, _)| *key).collect();
     assert_eq!(ours, [10, 11]);
 
     assert!(plane.destination_remove(PU, ([10, 8, 0, 77].into(), 443)).unwrap());
