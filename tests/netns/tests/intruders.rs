@@ -43,3 +43,16 @@ fn programs_that_somebody_detaches_are_back_within_seconds_and_the_repair_is_rec
     }
     assert!(is_alive(&stream), "{}", world.look());
 }
+
+#[test]
+fn an_interface_that_vanishes_is_told_and_does_not_stop_the_agent() {
+    let world = World::acquainted();
+    let _server = Server::echo(&world.server.namespace, PORT).unwrap();
+    let node = &world.lab.node(world.stranger.side).namespace;
+    node.ip(&format!("link del {}\n", world.stranger.interface)).unwrap();
+    let told = || Ok(world.a.status()?.to_string().contains("vanished"));
+    eventually("the loss of the interface", PATIENT, told, || world.look()).unwrap();
+    for family in Family::BOTH {
+        assert_eq!(world.client_sees(family, PORT), Reach::Answered, "{family}\n{}", world.look());
+    }
+}

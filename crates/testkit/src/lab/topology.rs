@@ -292,8 +292,10 @@ fn build_node(made: &mut Made, id: &str, router: &Namespace, side: Side) -> Resu
     let namespace = made.namespace(&format!("tl-{id}-{side}"))?;
     forward(&namespace)?;
     let net = side.number();
+    // A bridge without an address of its own takes the lowest of its ports', and changes it when that port goes: whoever
+    // had learned the old one speaks to nobody then.
     namespace.ip(&format!(
-        "link add br0 type bridge mcast_snooping 0\n\
+        "link add br0 address 02:00:0a:0a:{net:02x}:01 type bridge mcast_snooping 0\n\
          link set br0 up\n\
          addr add 10.10.{net}.1/24 dev br0\n\
          addr add fd00:10:{net}::1/64 dev br0 nodad\n\
