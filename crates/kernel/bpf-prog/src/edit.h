@@ -45,7 +45,8 @@ static __always_inline int follow(struct __sk_buff *skb, struct packet *p, __u32
 		now = bpf_htons(ip_len);
 		p->v4.total = now;
 		p->v4.check = follow_v4(p->v4.check, then, now);
-		failed = bpf_skb_store_bytes(skb, L3 + 2, &p->v4, sizeof(p->v4), 0);
+		failed = bpf_skb_store_bytes(skb, L3 + offsetof(struct iphdr, tot_len), &p->v4,
+					     sizeof(p->v4), 0);
 	} else {
 		now = bpf_htons(ip_len - sizeof(struct ipv6hdr));
 		failed = bpf_skb_store_bytes(skb, L3 + offsetof(struct ipv6hdr, payload_len), &now, 2, 0);

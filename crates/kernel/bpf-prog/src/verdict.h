@@ -107,7 +107,7 @@ static __always_inline __u64 wakeup(void)
 
 /* One constant-size reservation; falls through to the next class if the
  * packet is longer. */
-#define PUNT_CLASS(ring, size, now)                                                      \
+#define PUNT_CLASS(ring, size, now)                                                 \
 	if (len <= (size)) {                                                        \
 		record = bpf_ringbuf_reserve(ring, sizeof(struct punt) + (size), 0); \
 		if (!record)                                                        \

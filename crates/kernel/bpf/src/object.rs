@@ -43,20 +43,19 @@ pub(crate) fn load(pins: &Pins, config: &PlaneConfig, constants: Constants) -> R
     // The loader tries a second time with a log; at level 0 the kernel would refuse that and hide why the first try
     // failed.
     loader.btf(None).verifier_log_level(VerifierLogLevel::STATS).default_map_pin_directory(pins.maps());
-    for (name, wanted) in map_sizes(&config.sizes) {
-        loader.map_max_entries(name, pinned_size(&pins.maps().join(name)).unwrap_or(wanted));
+    let sizes = map_sizes(&config.sizes).map(|(name, wanted)| {
+        let pinned = pinned_size(&pins.maps().join(name));
+        (name, pinned.unwrap_or(wanted))
+    });
+    for (name, size) in sizes {
+        loader.map_max_entries(name, size);
     }
     loader.override_global("edge_key", &constants.edge_key, true);
     loader.override_global("inject_secret", &constants.secret, true);
     loader.override_global("nonce_key", &nonce_key, true);
     loader.override_global("source_limit", &source_limit, true);
-    let bucket_count =
-        pinned_size(&pins.maps().join("tags")).unwrap_or_else(|| buckets(config.sizes.handshakes));
-    let bucket_mask = bucket_count.saturating_sub(1);
-    let cpus = cpus();
-    let closing_count =
-        pinned_size(&pins.maps().join("closing")).unwrap_or_else(|| closing(config.sizes.handshakes, cpus));
-    let closing_share = closing_count / cpus;
+    let bucket_mask = size_of("tags", &sizes).unwrap_or(1).saturating_sub(1);
+    let closing_share = size_of("closing", &sizes).unwrap_or(0) / cpus();
     loader.override_global("bucket_mask", &bucket_mask, true);
     loader.override_global("closing_share", &closing_share, true);
     Ok(loader.load(&OBJECT.0)?)
@@ -73,7 +72,7 @@ pub(crate) fn load_error(what: &str, sizes: &Sizes, error: Cause) -> OpenError {
     if let Some(EbpfError::MapError(MapError::CreateError { name, io_error })) = error.downcast_ref()
         && no_memory(io_error)
     {
-        let entries = map_sizes(sizes).iter().find_map(|(map, size)| (map == name).then_some(*size));
+        let entries = size_of(name, &map_sizes(sizes));
         let source = io::Error::from_raw_os_error(Errno::NOMEM.raw_os_error());
         return OpenError::Memory { map: name.clone(), entries: entries.unwrap_or(1), source };
     }
@@ -159,6 +158,10 @@ fn map_sizes(sizes: &Sizes) -> [(&'static str, u32); 22] {
 /// CPUs that this machine may have.
 fn cpus() -> u32 {
     aya::util::nr_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1).max(1)
+}
+
+fn size_of(map: &str, sizes: &[(&'static str, u32)]) -> Option<u32> {
+    sizes.iter().find_map(|(name, size)| (*name == map).then_some(*size))
 }
 
 /// Closing connections beside this many handshakes: every CPU has a share of its own.
