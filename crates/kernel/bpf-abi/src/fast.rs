@@ -200,7 +200,7 @@ pub struct Opening {
     pub peer_nonce: [u8; 16],
     /// The SYN's TCP header.
     pub tcp: [u8; 60],
-    /// 1 if the SYN carried the whole token.
+    /// 1 if the SYN carried the whole token. With the engine: which agent has it, by [`Clock::agent`].
     pub attached: u32,
 }
 
@@ -336,8 +336,8 @@ pub struct Clock {
     pub wall_offset: u64,
     /// Which of the two maps of events is written to.
     pub events: u32,
-    /// Zero.
-    pub pad: u32,
+    /// How many agents there have been; what was handed to an earlier one is an orphan.
+    pub agent: u32,
     /// Key of the hashes of the programs' tables; drawn once and kept as long as they are.
     pub table_key: u64,
 }

@@ -99,6 +99,12 @@ static __always_inline enum answer identify_again(struct __sk_buff *skb, struct 
 	return identify(skb, p, pu, o, d, &choice, why);
 }
 
+/* The agent that this handshake was handed to cannot go on with it. */
+static __always_inline __u32 is_orphan(struct opening *o, struct moment *now)
+{
+	return now->away || o->attached != now->agent;
+}
+
 static __noinline enum answer egress_syn(struct __sk_buff *skb, struct packet *p, struct pu *pu,
 					 struct punt_case *why)
 {
@@ -108,7 +114,7 @@ static __noinline enum answer egress_syn(struct __sk_buff *skb, struct packet *p
 	struct choice choice;
 	struct opening *o;
 	struct moment now;
-	__u32 reason;
+	__u32 reason, again;
 
 	if (!s || !(pu->flags & PU_FAST) || !is_exactly(skb, p, TCP_SYN) || p->payload_len)
 		return ask(why, PUNT_SYN);
@@ -116,22 +122,25 @@ static __noinline enum answer egress_syn(struct __sk_buff *skb, struct packet *p
 	copy((__u64 *)at.address, words(p->dst));
 	d = bpf_map_lookup_elem(&destinations, &at);
 	o = opening_of(why);
-	if (o && o->isn == p->seq) {
-		if (o->state == OPENING_ELSEWHERE)
-			return ask(why, PUNT_SYN);
+	again = o && o->isn == p->seq;
+	if (again && o->state != OPENING_ELSEWHERE)
 		return d && d->epoch == pu->epoch ?
 			       identify_again(skb, p, pu, o, d, &now, why) :
 			       ask_opening(why, o);
-	}
+	if (again && !is_orphan(o, &now))
+		return ask(why, PUNT_SYN);
 	if (!d || d->epoch != pu->epoch)
 		return ask(why, PUNT_SYN);
 	o = &s->opening;
 	o->tcp_len = load_tcp(skb, p, o->tcp);
 	if (!o->tcp_len || (!p->usual && has_other_options(o->tcp, o->tcp_len)))
 		return ask(why, PUNT_SYN);
+	/* What an agent began that is gone goes on without asking the next. */
+	now.away |= again;
 	reason = choose(pu, d, &now, &choice);
 	if (reason)
 		return ask(why, reason);
+	choice.holds &= !again;
 	if (!within_quota(&now, pu->slot, ROLE_INITIATOR, 1))
 		return ask(why, PUNT_TABLE_FULL);
 	o->isn = p->seq;

@@ -122,7 +122,8 @@ struct opening {
 	__u8 peer_token[16];
 	__u8 peer_nonce[16];
 	__u8 tcp[60];
-	__u32 attached; /* the SYN carried the whole token */
+	/* The SYN carried the whole token; with the engine: which agent's it is. */
+	__u32 attached;
 };
 _Static_assert(sizeof(struct opening) == 168, "opening");
 _Static_assert(offsetof(struct opening, own_token) == 24, "own_token");
@@ -209,7 +210,7 @@ struct clock {
 	__u64 alive_at; /* boot clock */
 	__u64 wall_offset; /* wall clock less boot clock, wrapping */
 	__u32 events; /* which of the two maps of events is written to */
-	__u32 pad;
+	__u32 agent; /* how many agents there have been */
 	__u64 table_key; /* of the hashes of the tables; drawn once and kept */
 };
 _Static_assert(sizeof(struct clock) == 32, "clock");

@@ -13,6 +13,7 @@ struct moment {
 	__u64 wall; /* behind it, tokens are not valid */
 	__u32 events;
 	__u32 away;
+	__u32 agent; /* which one reads the rings */
 };
 
 static __always_inline void look_at_clock(struct moment *now, struct pu *pu)
@@ -25,10 +26,12 @@ static __always_inline void look_at_clock(struct moment *now, struct pu *pu)
 	now->wall = ~0ULL;
 	now->events = 0;
 	now->away = 1;
+	now->agent = 0;
 	if (!c)
 		return;
 	alive_at = c->alive_at;
 	now->events = c->events & 1;
+	now->agent = c->agent;
 	now->wall = now->boot + c->wall_offset;
 	now->away = now->boot - alive_at > ALIVE_NANOS && now->boot > alive_at;
 	/* Last known: time stands still for a while from the last sign on. */

@@ -170,6 +170,7 @@ static __always_inline void hand_over(struct packet *p, struct pu *pu, __u32 hoo
 		s->opening.isn = p->seq;
 		s->opening.epoch = pu->epoch;
 		s->opening.state = OPENING_ELSEWHERE;
+		s->opening.attached = now->agent;
 		s->opening.created = now->boot;
 		store_opening(why->key, why->hash, &s->opening);
 	}

@@ -119,7 +119,7 @@ impl Plane {
             waker,
             sweeper: Sweeper::default(),
         };
-        plane.beat()?;
+        plane.take_office()?;
         plane.discard_waiting();
         for predecessor in &predecessors {
             predecessor.copy(&mut plane.maps, &plane.pins)?;

@@ -27,6 +27,14 @@ impl Plane {
         self.maps.set_clock(Clock { alive_at: boot_nanos(), wall_offset: wall_offset(), ..clock })
     }
 
+    /// Tells the programs that another agent reads the rings: handshakes that they handed to an earlier one go on
+    /// without it.
+    pub(super) fn take_office(&mut self) -> Result<(), PlaneError> {
+        let clock = self.maps.clock()?;
+        self.maps.set_clock(Clock { agent: clock.agent.wrapping_add(1), ..clock })?;
+        self.beat()
+    }
+
     /// Hands over the flow events of the last second but one and forgets them. Due every second.
     ///
     /// The programs write to one of two maps. The other one is read, and they are sent there once it is empty: so what

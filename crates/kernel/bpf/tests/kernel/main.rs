@@ -19,6 +19,7 @@ mod limits;
 mod memory;
 mod migrate;
 mod open;
+mod orphan;
 mod pins;
 mod protocols;
 mod rate;
