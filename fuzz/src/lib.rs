@@ -4,5 +4,6 @@
 //! what a fuzzer found stays found without a fuzzer.
 
 pub mod engine;
+pub mod nfqueue;
 pub mod token;
 pub mod wire;

@@ -15,6 +15,8 @@ use trireme_api::Server;
 use trireme_runtime::{CancellationToken, LogConfig, Signal, Signals, Tasks, logging, notify};
 
 use crate::cli::AgentArgs;
+use trireme::datapath::nfqueue;
+
 use crate::config::{Config, DatapathKind};
 use crate::exit::{Answer, Blame, Failure, Outcome, one_line};
 use crate::output;
@@ -32,11 +34,6 @@ pub(crate) fn run(arguments: &AgentArgs) -> Outcome {
     overlay(&mut config, arguments);
     let log = LogConfig { level: config.log.level.into(), format: config.log.format.into() };
     logging::init(log).usage()?;
-    if config.datapath.kind == DatapathKind::Nfqueue {
-        return Err(Failure::Usage(anyhow!(
-            "datapath.kind: this version has no nfqueue data path: write \"bpf\" or \"auto\""
-        )));
-    }
     if arguments.cleanup {
         return cleanup(&config);
     }
@@ -65,7 +62,14 @@ fn overlay(config: &mut Config, arguments: &AgentArgs) {
 
 fn cleanup(config: &Config) -> Outcome {
     trireme_api::probe(&config.node.socket).context("stop the agent before cleaning up behind it").usage()?;
-    let removed = trireme::datapath::bpf::cleanup(&assemble::bpf(config)).runtime()?;
+    let bpf = || trireme::datapath::bpf::cleanup(&assemble::bpf(config));
+    let removed = match config.datapath.kind {
+        DatapathKind::Bpf => bpf(),
+        DatapathKind::Nfqueue => nfqueue::cleanup(),
+        // Whatever was chosen at the last start.
+        DatapathKind::Auto => bpf().and_then(|bpf| Ok(format!("{bpf}, {}", nfqueue::cleanup()?))),
+    };
+    let removed = removed.runtime()?;
     let state = config.node.state_dir.display();
     output::print(&format!(
         "removed the kernel state of instance {} ({removed}); keys and epochs stay in {state}\n",

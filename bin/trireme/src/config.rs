@@ -24,7 +24,8 @@ pub(crate) use pu::{Pu, PuMode};
 pub(crate) use secrets::{CredentialSource, Pki, Root, Secrets};
 pub(crate) use values::{
     AdoptExisting, Authorization, BudgetBytes, Count, DatapathKind, EncodingName, FastPath, InstanceName,
-    KeyPatternText, LevelName, LifetimeSecs, LogFormatName, OnPolicyChange, OtherProtocols, Refusal,
+    KeyPatternText, LevelName, LifetimeSecs, LogFormatName, MarkText, OnPolicyChange, OtherProtocols,
+    Refusal, RulesKind,
 };
 
 /// The file as a whole.
@@ -85,6 +86,12 @@ pub(crate) struct Datapath {
     pub(crate) instance: InstanceName,
     pub(crate) bpffs: PathBuf,
     pub(crate) verify_threads: Count<1, 64>,
+    /// Of nfqueue: number of the queue in each unit's namespace.
+    pub(crate) queue: u16,
+    /// Of nfqueue: bits of marks in units' namespaces that are Trireme's.
+    pub(crate) mark: MarkText,
+    /// Of nfqueue: how rules are written.
+    pub(crate) rules: RulesKind,
 }
 
 impl Default for Datapath {
@@ -94,6 +101,9 @@ impl Default for Datapath {
             instance: InstanceName::default(),
             bpffs: "/sys/fs/bpf".into(),
             verify_threads: Count(1),
+            queue: 0,
+            mark: MarkText::default(),
+            rules: RulesKind::Auto,
         }
     }
 }

@@ -4,6 +4,12 @@
 //! their own), its *enforcer* judges the packets that were caught.
 
 pub mod bpf;
+mod edge;
+mod enforcer;
+mod local;
+pub mod nfqueue;
+mod privilege;
+mod supervisor;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -13,6 +19,8 @@ use std::time::Duration;
 use trireme_identity::PuId;
 use trireme_identity::time::WallTime;
 use trireme_token::DenyList;
+
+pub use local::LocalDatapath;
 
 use crate::{BoxFuture, Collector, Enforcement, FailMode, NodeSecrets};
 
@@ -120,7 +128,7 @@ pub enum EdgeState {
 /// The controller calls one method at a time. `check` and `check_unit` change nothing in the kernel; all of them
 /// come before `start`.
 pub trait Datapath: Send + 'static {
-    /// A short name: `bpf`.
+    /// A short name: `bpf`, `nfqueue`.
     fn kind(&self) -> &str;
 
     /// Checks that the machine has what is needed and that the secrets can be used.

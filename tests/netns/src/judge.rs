@@ -1,4 +1,4 @@
-//! Who judges the handshakes of a test: the agents, or the programs in the kernel.
+//! Who judges the handshakes of a test: the agents by way of programs or of queues, or the programs in the kernel.
 
 use std::fmt;
 use std::time::Duration;
@@ -24,6 +24,8 @@ pub enum Judge {
     Agent,
     /// The programs: the fast path is on, and the client and the server have met.
     Kernel,
+    /// The agents, by netfilter queues: there are no programs.
+    Queue,
 }
 
 /// Segments of handshakes that the programs of both nodes let pass by themselves.
@@ -78,29 +80,29 @@ impl fmt::Display for Fast {
 /// The test must have the client connect to the server. Which judge it was is printed first.
 ///
 /// # Panics
-/// If the test does, or if the handshakes were judged by the other.
-pub fn by_both(test: impl Fn(&mut World)) {
-    by_both_in(|_| {}, Fast::is_whole, test);
+/// If the test does, or if the handshakes were judged by another.
+pub fn by_each(test: impl Fn(&mut World)) {
+    by_each_in(|_| {}, Fast::is_whole, test);
 }
 
-/// As [`by_both`], in a changed world.
+/// As [`by_each`], in a changed world.
 ///
 /// # Panics
-/// As [`by_both`].
-pub fn by_both_with(change: impl Fn(&mut WorldSpec), test: impl Fn(&mut World)) {
-    by_both_in(change, Fast::is_whole, test);
+/// As [`by_each`].
+pub fn by_each_with(change: impl Fn(&mut WorldSpec), test: impl Fn(&mut World)) {
+    by_each_in(change, Fast::is_whole, test);
 }
 
-/// As [`by_both`], for tests that keep handshakes from completing: the client's SYN leaves with its judge.
+/// As [`by_each`], for tests that keep handshakes from completing: the client's SYN leaves with its judge.
 ///
 /// # Panics
-/// As [`by_both`].
-pub fn by_both_disturbed(test: impl Fn(&mut World)) {
-    by_both_in(|_| {}, Fast::is_begun, test);
+/// As [`by_each`].
+pub fn by_each_disturbed(test: impl Fn(&mut World)) {
+    by_each_in(|_| {}, Fast::is_begun, test);
 }
 
-fn by_both_in(change: impl Fn(&mut WorldSpec), wanted: fn(Fast) -> bool, test: impl Fn(&mut World)) {
-    for judge in [Judge::Agent, Judge::Kernel] {
+fn by_each_in(change: impl Fn(&mut WorldSpec), wanted: fn(Fast) -> bool, test: impl Fn(&mut World)) {
+    for judge in [Judge::Agent, Judge::Kernel, Judge::Queue] {
         eprintln!("handshakes judged by: {judge:?}");
         let mut spec = WorldSpec::new();
         change(&mut spec);
@@ -112,21 +114,25 @@ fn by_both_in(change: impl Fn(&mut WorldSpec), wanted: fn(Fast) -> bool, test: i
         test(&mut world);
         let taken = world.fast().since(before);
         match judge {
-            Judge::Agent => assert_eq!(taken, Fast::default(), "judged by the programs: {taken}"),
+            Judge::Agent | Judge::Queue => {
+                assert_eq!(taken, Fast::default(), "judged by the programs: {taken}")
+            }
             Judge::Kernel => assert!(wanted(taken), "not judged by the programs: {taken}\n{}", world.look()),
         }
     }
 }
 
 impl WorldSpec {
-    /// Turns the fast path of both nodes on or off.
+    /// Has the handshakes of both nodes judged by this one.
     #[must_use]
     pub fn judged_by(mut self, judge: Judge) -> Self {
-        let value = match judge {
-            Judge::Agent => "off",
-            Judge::Kernel => "on",
+        let (value, datapath) = match judge {
+            Judge::Agent => ("off", "bpf"),
+            Judge::Kernel => ("on", "bpf"),
+            Judge::Queue => ("on", "nfqueue"),
         };
         for config in [&mut self.a, &mut self.b] {
+            config.datapath = datapath;
             config.enforcement.push_str(&format!("fast_path = \"{value}\"\n"));
         }
         self

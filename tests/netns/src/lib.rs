@@ -22,7 +22,7 @@ use rustix::process::Resource;
 use trireme_testkit::lab::AgentProgram;
 
 pub use flood::half_open;
-pub use judge::{Fast, Judge, by_both, by_both_disturbed, by_both_with};
+pub use judge::{Fast, Judge, by_each, by_each_disturbed, by_each_with};
 pub use live::{abort, connect_from, is_alive, is_alive_within};
 pub use packets::{is_of_port, kind_of, payload_of};
 pub use script::python;

@@ -8,11 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use trireme_testkit::lab::{Family, Reach, Server, connect};
-use trireme_tests_netns::{CLOSED_PORT, PATIENT, PORT, PROMPT, by_both, echo_megabytes, raise_file_limit};
+use trireme_tests_netns::{CLOSED_PORT, PATIENT, PORT, PROMPT, by_each, echo_megabytes, raise_file_limit};
 
 #[test]
 fn a_closed_port_is_refused_at_once_to_a_client_and_silent_to_a_stranger() {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         for family in Family::BOTH {
             let start = Instant::now();
@@ -27,7 +27,7 @@ fn a_closed_port_is_refused_at_once_to_a_client_and_silent_to_a_stranger() {
 
 #[test]
 fn a_server_that_speaks_first_is_heard() {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::start(&world.server.namespace, PORT, |mut stream| {
             drop(stream.write_all(b"220 ready"));
         })
@@ -44,7 +44,7 @@ fn a_server_that_speaks_first_is_heard() {
 
 #[test]
 fn a_client_that_speaks_first_is_answered() {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         for family in Family::BOTH {
             let mut stream = connect(&world.client.namespace, world.server.at(family, PORT), PROMPT).unwrap();
@@ -59,7 +59,7 @@ fn a_client_that_speaks_first_is_answered() {
 
 #[test]
 fn after_a_half_close_the_other_direction_goes_on() {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::start(&world.server.namespace, PORT, |mut stream| {
             let mut request = Vec::new();
             if stream.read_to_end(&mut request).is_ok() {
@@ -83,7 +83,7 @@ fn after_a_half_close_the_other_direction_goes_on() {
 
 #[test]
 fn ten_megabytes_arrive_intact_in_both_directions_at_once() {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         for family in Family::BOTH {
             let echoed = echo_megabytes(&world.client, world.server.at(family, PORT), 10);
@@ -97,7 +97,7 @@ fn two_thousand_concurrent_connects_all_complete() {
     const CONNECTS: usize = 2000;
     const THREADS: usize = 8;
     raise_file_limit();
-    by_both(|world| {
+    by_each(|world| {
         let server = Server::echo(&world.server.namespace, PORT).unwrap();
         let to = world.server.at(Family::V4, PORT);
         let answered = AtomicUsize::new(0);

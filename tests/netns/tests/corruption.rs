@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use trireme_testkit::lab::{Family, Fate, Namespace, Reach, Relay, Server, eventually};
 use trireme_tests_netns::{
-    PATIENT, PORT, World, by_both, by_both_disturbed, echo_megabytes, kind_of, payload_of,
+    PATIENT, PORT, World, by_each, by_each_disturbed, echo_megabytes, kind_of, payload_of,
 };
 use trireme_wire::tap::Kind;
 use trireme_wire::tcp::Segment;
@@ -42,7 +42,7 @@ fn damage_header(packet: &[u8]) -> Fate {
 
 #[test]
 fn damaged_data_arrives_damaged_and_is_thrown_away_by_the_stacks() {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         let damaged = Arc::new(AtomicUsize::new(0));
         let (count, mut seen) = (Arc::clone(&damaged), 0);
@@ -87,7 +87,7 @@ fn a_damaged_syn_ack_is_not_mended_by_taking_the_identity_off() {
 
 /// Damages the first message of a kind of every connection: it takes a repetition to connect.
 fn is_not_mended(kind: Kind) {
-    by_both_disturbed(|world| {
+    by_each_disturbed(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         let mut damaged = HashSet::new();
         let _relay = Relay::start(&world.lab, move |packet| {
@@ -114,7 +114,7 @@ fn assert_is_repeated(world: &World, family: Family) {
 
 #[test]
 fn a_damaged_proof_is_not_mended_and_the_connection_completes_all_the_same() {
-    by_both_disturbed(|world| {
+    by_each_disturbed(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         let proofs = Arc::new(AtomicUsize::new(0));
         let (count, mut damaged) = (Arc::clone(&proofs), HashSet::new());

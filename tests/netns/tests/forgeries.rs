@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use trireme_testkit::lab::{Family, Fate, IpTap, RawSender, Reach, Relay, Server, connect};
-use trireme_tests_netns::{PATIENT, PORT, PROMPT, World, by_both, kind_of};
+use trireme_tests_netns::{PATIENT, PORT, PROMPT, World, by_each, kind_of};
 use trireme_wire::build::{self, TcpSpec};
 use trireme_wire::tap::Kind;
 use trireme_wire::tcp::{Flags, Segment};
@@ -69,7 +69,7 @@ fn a_spoofed_fin_does_not_cut_a_live_connection() {
 }
 
 fn survives(flags: Flags, payload: &[u8]) {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         for family in Family::BOTH {
             let live = open(world, family);
@@ -83,7 +83,7 @@ fn survives(flags: Flags, payload: &[u8]) {
 
 #[test]
 fn a_spoofed_refusal_does_not_cut_a_live_connection_nor_one_in_the_making() {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         // The true refusal of a stranger, captured on its way.
         let mut tap = IpTap::open(world.lab.router()).unwrap();
@@ -118,7 +118,7 @@ fn a_spoofed_refusal_does_not_cut_a_live_connection_nor_one_in_the_making() {
 
 #[test]
 fn stray_segments_without_a_handshake_never_reach_the_server() {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         let live = open(world, Family::V4);
         let [from_client, _] = &live.last;

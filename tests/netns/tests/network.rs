@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use trireme_testkit::lab::{Family, Process, Reach, Server, Side, Translation, eventually, probe};
-use trireme_tests_netns::{PATIENT, PORT, PROMPT, World, WorldSpec, by_both, by_both_with, echo_megabytes};
+use trireme_tests_netns::{PATIENT, PORT, PROMPT, World, WorldSpec, by_each, by_each_with, echo_megabytes};
 
 #[test]
 fn at_five_percent_loss_connections_complete_and_arrive_intact() {
@@ -19,7 +19,7 @@ fn at_twenty_percent_loss_connections_complete_and_arrive_intact() {
 }
 
 fn survives_loss(percent: u8, megabytes: usize) {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         world.lab.lose(percent).unwrap();
         for family in Family::BOTH {
@@ -38,7 +38,7 @@ fn survives_loss(percent: u8, megabytes: usize) {
 
 #[test]
 fn segmentation_offload_may_be_on_or_off_at_every_interface() {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         for setting in ["on", "off"] {
             for pu in [&world.client, &world.server] {
@@ -67,7 +67,7 @@ fn tokens_and_data_fit_through_the_smallest_ipv6_mtu() {
         }
         spec.lab.limit_mtu(1280).unwrap();
     };
-    by_both_with(long_and_narrow, |world| {
+    by_each_with(long_and_narrow, |world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         for family in Family::BOTH {
             assert_eq!(world.client_sees(family, PORT), Reach::Answered, "{family}\n{}", world.logs());
@@ -80,7 +80,7 @@ fn tokens_and_data_fit_through_the_smallest_ipv6_mtu() {
 
 #[test]
 fn an_ipv6_client_reaches_an_ipv4_server_through_nat64_and_a_stranger_does_not() {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         let _nat64 = start_nat64(world);
         let [a, b, c, d] = world.server.v4.octets().map(u16::from);
@@ -127,7 +127,7 @@ fn start_nat64(world: &World) -> Process {
 
 #[test]
 fn translated_addresses_and_services_keep_allowed_allowed_and_refused_refused() {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         let services = ["10.96.0.10:80", "[fd00:96::10]:80"].map(|text| text.parse::<SocketAddr>().unwrap());
         let backends = Family::BOTH.map(|family| world.server.at(family, PORT));
@@ -151,7 +151,7 @@ fn translated_addresses_and_services_keep_allowed_allowed_and_refused_refused() 
 
 #[test]
 fn forced_syn_cookies_change_nothing() {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         world.server.namespace.sysctl("net/ipv4/tcp_syncookies", "2").unwrap();
         for family in Family::BOTH {

@@ -12,7 +12,7 @@ use socket2::SockRef;
 use trireme_flow::Reason;
 use trireme_testkit::lab::{Family, Fate, IpTap, Lab, Reach, Recording, Relay, Server, Side, connect, probe};
 use trireme_tests_netns::{
-    PATIENT, PORT, PROMPT, World, WorldSpec, by_both, by_both_disturbed, kind_of, payload_of,
+    PATIENT, PORT, PROMPT, World, WorldSpec, by_each, by_each_disturbed, kind_of, payload_of,
 };
 use trireme_wire::edit;
 use trireme_wire::tap::{self, Kind};
@@ -39,7 +39,7 @@ fn without_enforcement_a_replayed_handshake_is_answered() {
 
 #[test]
 fn a_replayed_syn_and_proof_from_another_port_get_no_data_through() {
-    by_both(|world| {
+    by_each(|world| {
         let server = Server::echo(&world.server.namespace, PORT).unwrap();
         for (family, port) in Family::BOTH.into_iter().zip([40_001, 40_002]) {
             let (recording, _) = record(world, family);
@@ -57,7 +57,7 @@ fn a_replayed_syn_and_proof_from_another_port_get_no_data_through() {
 
 #[test]
 fn a_stale_established_entry_does_not_let_a_replayed_syn_bring_data() {
-    by_both(|world| {
+    by_each(|world| {
         let server = Server::start(&world.server.namespace, PORT, |mut stream| {
             let mut byte = [0];
             if stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {
@@ -96,7 +96,7 @@ fn record(world: &World, family: Family) -> (Recording, u16) {
 
 #[test]
 fn a_replayed_syn_ack_does_not_complete_a_connect() {
-    by_both_disturbed(|world| {
+    by_each_disturbed(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         let _relay = replace_after_first(world, Kind::SynAck);
         assert_eq!(world.client_sees(Family::V4, PORT), Reach::Answered, "{}", world.logs());
@@ -109,7 +109,7 @@ fn a_replayed_syn_ack_does_not_complete_a_connect() {
 
 #[test]
 fn a_replayed_proof_does_not_open_a_connection() {
-    by_both_disturbed(|world| {
+    by_each_disturbed(|world| {
         let server = Server::echo(&world.server.namespace, PORT).unwrap();
         let _relay = replace_after_first(world, Kind::Ack);
         assert_eq!(world.client_sees(Family::V4, PORT), Reach::Answered, "{}", world.logs());
@@ -144,7 +144,7 @@ fn replace_after_first(world: &World, kind: Kind) -> Relay {
 
 #[test]
 fn a_syn_stripped_of_its_identity_is_refused_without_an_address_rule() {
-    by_both_disturbed(|world| {
+    by_each_disturbed(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         let _relay = strip(&world.lab, Kind::Syn);
         assert_eq!(world.client_sees(Family::V4, PORT), Reach::Silent);
@@ -191,7 +191,7 @@ fn strict_identity_refuses_a_stripped_syn_whatever_the_address_rules_say() {
 
 #[test]
 fn a_syn_ack_stripped_of_its_identity_is_refused() {
-    by_both_disturbed(|world| {
+    by_each_disturbed(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         let _relay = strip(&world.lab, Kind::SynAck);
         assert_eq!(world.client_sees(Family::V4, PORT), Reach::Silent);
@@ -201,7 +201,7 @@ fn a_syn_ack_stripped_of_its_identity_is_refused() {
 
 #[test]
 fn an_ack_stripped_of_its_proof_opens_nothing() {
-    by_both_disturbed(|world| {
+    by_each_disturbed(|world| {
         let server = Server::echo(&world.server.namespace, PORT).unwrap();
         let _relay = strip(&world.lab, Kind::Ack);
         assert_eq!(world.client_sees(Family::V4, PORT), Reach::Mute);
@@ -244,7 +244,7 @@ fn notices_changes(kind: Kind, allowed: &[Reach]) {
     const CONNECTIONS: usize = 48;
     /// A SYN without a MAC may carry a cookie here, which nobody asked for and nobody reads.
     const COOKIE: Range<usize> = 40..56;
-    by_both_disturbed(|world| {
+    by_each_disturbed(|world| {
         // Both nodes know each other: a message attaches its token or only names it, and carries a MAC.
         let before = Server::echo(&world.server.namespace, PORT).unwrap();
         assert_eq!(world.client_sees(Family::V4, PORT), Reach::Answered, "{}", world.logs());

@@ -6,17 +6,17 @@ use std::net::{SocketAddr, TcpStream};
 
 use trireme_testkit::lab::{AgentConfig, Family, Reach, Server, eventually, uninterrupted};
 use trireme_tests_netns::{
-    Judge, PATIENT, PORT, PROMPT, World, WorldSpec, abort, by_both, connect_from, is_alive,
+    Judge, PATIENT, PORT, PROMPT, World, WorldSpec, abort, by_each, connect_from, is_alive,
 };
 
 #[test]
 fn the_same_ports_serve_one_connection_after_another() {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         for family in Family::BOTH {
             let to = world.server.at(family, PORT);
             for round in 0..50 {
-                let stream = connect_from(&world.client, 45_000, to, PATIENT).unwrap();
+                let stream = connect_once_free(world, 45_000, to);
                 assert!(is_alive(&stream), "{family}, round {round}\n{}", world.look());
                 abort(stream);
             }
@@ -26,7 +26,7 @@ fn the_same_ports_serve_one_connection_after_another() {
 
 #[test]
 fn a_port_whose_last_connection_is_in_time_wait_at_the_server_can_be_used_again() {
-    by_both(|world| {
+    by_each(|world| {
         // The end that closes first is the one that waits.
         let _server = Server::start(&world.server.namespace, PORT, |mut stream| {
             let mut byte = [0];
@@ -65,7 +65,7 @@ fn connect_once_free(world: &World, port: u16, to: SocketAddr) -> TcpStream {
 
 #[test]
 fn a_client_that_closes_first_can_connect_again_from_another_port_at_once() {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         for family in Family::BOTH {
             for port in 45_200..45_250 {

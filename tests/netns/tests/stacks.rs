@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SendFlags, SocketType, sendto, sockopt};
 use socket2::SockRef;
 use trireme_flow::Reason;
 use trireme_testkit::lab::{Family, Fate, IpTap, LabError, Pu, Reach, Relay, Server, connect, uninterrupted};
-use trireme_tests_netns::{PATIENT, PORT, PROMPT, World, by_both_disturbed, is_of_port, kind_of, payload_of};
+use trireme_tests_netns::{PATIENT, PORT, PROMPT, World, by_each_disturbed, is_of_port, kind_of, payload_of};
 use trireme_wire::tap::Kind;
 use trireme_wire::tcp::{Flags, Segment};
 
@@ -67,7 +67,7 @@ fn fast_open(pu: &Pu, to: SocketAddr) -> Result<Vec<u8>, String> {
 
 #[test]
 fn a_client_that_connects_and_closes_at_once_is_accepted_though_its_proof_is_lost() {
-    by_both_disturbed(|world| {
+    by_each_disturbed(|world| {
         let (sender, closed) = mpsc::channel();
         let _server = Server::start(&world.server.namespace, PORT, move |mut stream| {
             sender.send(uninterrupted(|| stream.read(&mut [0])).ok()).unwrap();
@@ -85,7 +85,7 @@ fn a_client_that_connects_and_closes_at_once_is_accepted_though_its_proof_is_los
 
 #[test]
 fn a_lost_proof_in_front_of_data_costs_less_than_a_second() {
-    by_both_disturbed(|world| {
+    by_each_disturbed(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         let (_relay, proofs) = lose_the_first_proof(world);
         let start = Instant::now();
@@ -97,7 +97,7 @@ fn a_lost_proof_in_front_of_data_costs_less_than_a_second() {
 
 #[test]
 fn a_client_that_delays_its_first_ack_gets_its_proof_sent_in_front_of_the_data() {
-    by_both_disturbed(|world| {
+    by_each_disturbed(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         for family in Family::BOTH {
             let mut tap = IpTap::open(world.lab.router()).unwrap();
@@ -153,7 +153,7 @@ fn delayed_ack_connect(pu: &Pu, to: SocketAddr) -> Result<TcpStream, LabError> {
 
 #[test]
 fn a_stale_conntrack_entry_on_the_node_is_removed_and_the_connection_completes() {
-    by_both_disturbed(|world| {
+    by_each_disturbed(|world| {
         let node = &world.lab.node(world.client.side).namespace;
         node.nft("table ip lab_nat { chain post { type nat hook postrouting priority srcnat; oifname \"up0\" masquerade; }; }\n")
             .unwrap();

@@ -11,7 +11,7 @@ use trireme_testkit::lab::{
     Family, Fate, IpTap, Process, Pu, RawSender, Reach, Relay, Server, connect, eventually, probe,
 };
 use trireme_tests_netns::{
-    PATIENT, PORT, PROMPT, World, WorldSpec, by_both, by_both_disturbed, echo_megabytes, is_alive,
+    PATIENT, PORT, PROMPT, World, WorldSpec, by_each, by_each_disturbed, echo_megabytes, is_alive,
     is_of_port, kind_of, payload_of, python,
 };
 use trireme_wire::build::{self, TcpSpec};
@@ -154,7 +154,7 @@ fn carries_an_identity_without(option: &[u8]) -> Vec<u8> {
 
 #[test]
 fn every_proof_that_comes_twice_is_taken_off_twice() {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         let _relay = Relay::start(&world.lab, |packet| match kind_of(packet) {
             Some(Kind::Ack) => Fate::Replace(vec![packet.to_vec(), packet.to_vec()]),
@@ -170,7 +170,7 @@ fn every_proof_that_comes_twice_is_taken_off_twice() {
 
 #[test]
 fn every_handshake_segment_that_comes_twice_is_harmless() {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         let _relay = Relay::start(&world.lab, |packet| match kind_of(packet) {
             Some(_) => Fate::Replace(vec![packet.to_vec(), packet.to_vec()]),
@@ -189,7 +189,7 @@ fn every_handshake_segment_that_comes_twice_is_harmless() {
 #[test]
 fn first_data_of_many_segments_at_once_arrives_intact() {
     const LEN: usize = 200_000;
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         for family in Family::BOTH {
             for _ in 0..5 {
@@ -268,7 +268,7 @@ fn serve(world: &World, pu: &Pu, program: &str, arguments: &[&str]) -> Process {
 #[test]
 fn a_server_that_speaks_first_and_whose_backlog_overflowed_is_heard_by_all() {
     const CLIENTS: usize = 6;
-    by_both_disturbed(|world| {
+    by_each_disturbed(|world| {
         // A cookie leaves nothing that could be sent again.
         world.server.namespace.sysctl("net/ipv4/tcp_syncookies", "0").unwrap();
         let _server = serve(world, &world.server, SLOW_TO_ACCEPT, &["1.5"]);
@@ -298,7 +298,7 @@ fn a_server_that_speaks_first_and_whose_backlog_overflowed_is_heard_by_all() {
 
 #[test]
 fn a_server_that_defers_accepting_gets_the_data_of_a_client_that_thinks_first() {
-    by_both_disturbed(|world| {
+    by_each_disturbed(|world| {
         let _server = serve(world, &world.server, DEFERS_ACCEPT, &[]);
         for family in Family::BOTH {
             for pause in [0, 1500] {
@@ -345,7 +345,7 @@ print('whole' if got == data else f'{len(got)} of {len(data)}')
 
 #[test]
 fn sequence_numbers_may_wrap_in_the_handshake_and_right_after_it() {
-    by_both(|world| {
+    by_each(|world| {
         let _server = Server::echo(&world.server.namespace, PORT).unwrap();
         let mut tap = IpTap::open(world.lab.router()).unwrap();
         for family in Family::BOTH {

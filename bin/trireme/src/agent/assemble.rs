@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context;
-use trireme::datapath::bpf::{BpfConfig, BpfDatapath, Sizes};
+use trireme::datapath::bpf::{self, BpfConfig, BpfDatapath, Sizes};
+use trireme::datapath::nfqueue::{NfqueueConfig, NfqueueDatapath, RuleBackEnd};
 use trireme::{
     Authorize, DenyListFile, FilePolicyResolver, FlowStore, NodeSecrets, NotifyPeer, PuSettings, Refusal,
     StaticMonitor, StaticPu, Strictness, TargetNetworks, Trireme, UnitOverride, UnitSettings,
@@ -13,8 +14,8 @@ use trireme_policy::Mode;
 use trireme_token::{KeyPattern, TagFilter};
 
 use crate::config::{
-    AdoptExisting, Authorization, Config, FastPath, KeyPatternText, Limits, OnPolicyChange, OtherProtocols,
-    Pu, PuMode,
+    AdoptExisting, Authorization, Config, DatapathKind, FastPath, KeyPatternText, Limits, OnPolicyChange,
+    OtherProtocols, Pu, PuMode, RulesKind,
 };
 use crate::exit::{Blame, Failure};
 
@@ -37,15 +38,57 @@ pub(super) fn controller(
         .secrets(secrets)
         .monitor(StaticMonitor::new(units.collect()))
         .resolver(resolver)
-        .datapath(BpfDatapath::new(bpf(config)))
         .collector(flows);
+    builder = match choose(config) {
+        Chosen::Bpf(why) => builder.datapath(BpfDatapath::new(bpf(config)).because(why)),
+        Chosen::Nfqueue(why) => builder.datapath(NfqueueDatapath::new(nfqueue(config)).because(why)),
+    };
     if let Some(path) = &config.policy.deny_list {
         builder = builder.deny_list(DenyListFile::open(path).usage()?);
     }
     builder.build().context("the agent is not assembled").runtime()
 }
 
-/// The kernel back end's part of the configuration.
+/// A data path, and why it is this one.
+enum Chosen {
+    Bpf(String),
+    Nfqueue(String),
+}
+
+fn choose(config: &Config) -> Chosen {
+    match config.datapath.kind {
+        DatapathKind::Bpf => Chosen::Bpf("as configured".to_owned()),
+        DatapathKind::Nfqueue => Chosen::Nfqueue("as configured".to_owned()),
+        DatapathKind::Auto => match bpf::probe() {
+            Ok(()) => Chosen::Bpf("chosen because the kernel has what it needs".to_owned()),
+            Err(error) => Chosen::Nfqueue(format!("chosen because bpf cannot be used: {error}")),
+        },
+    }
+}
+
+/// The part of the configuration that netfilter queues need.
+fn nfqueue(config: &Config) -> NfqueueConfig {
+    NfqueueConfig {
+        state_dir: config.node.state_dir.clone(),
+        verify_threads: size(config.datapath.verify_threads.0),
+        queue: config.datapath.queue,
+        mark: config.datapath.mark.0,
+        rules: match config.datapath.rules {
+            RulesKind::Auto => None,
+            RulesKind::Nft => Some(RuleBackEnd::Nft),
+            RulesKind::IptablesNft => Some(RuleBackEnd::IptablesNft),
+            RulesKind::IptablesLegacy => Some(RuleBackEnd::IptablesLegacy),
+        },
+        payload_limit: config.token.size_budget.bytes(),
+        units: config.limits.units.0,
+        connections: config.limits.connections.0,
+        peers: config.limits.peers.0,
+        pair_keys: config.limits.pair_keys.0,
+        destinations: config.limits.destinations.0,
+    }
+}
+
+/// The part of the configuration that programs in the kernel need.
 pub(super) fn bpf(config: &Config) -> BpfConfig {
     BpfConfig {
         node: config.node.id.clone(),

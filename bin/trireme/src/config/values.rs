@@ -1,6 +1,7 @@
 //! Values of the configuration file that check themselves while they are read.
 
 use serde::{Deserialize, Serialize};
+use trireme::datapath::nfqueue::{FieldError, MarkField};
 use trireme_runtime::{LogFormat, LogLevel};
 use trireme_token::{
     DEFAULT_LIFETIME_SECS, DEFAULT_PAYLOAD_LIMIT, Encoding, KeyPattern, MAX_LIFETIME_SECS, MIN_LIFETIME_SECS,
@@ -15,6 +16,44 @@ pub(crate) enum DatapathKind {
     Auto,
     Bpf,
     Nfqueue,
+}
+
+/// How the rules of the nfqueue data path are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RulesKind {
+    /// Whatever the kernel and the unit's namespace have.
+    #[default]
+    Auto,
+    Nft,
+    IptablesNft,
+    IptablesLegacy,
+}
+
+/// Bits of a packet mark, like `0xffff0000`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct MarkText(pub(crate) MarkField);
+
+impl Default for MarkText {
+    /// Room for as many changes of policy as a connection may sleep through.
+    fn default() -> Self {
+        Self(MarkField::UPPER_HALF)
+    }
+}
+
+impl TryFrom<String> for MarkText {
+    type Error = FieldError;
+
+    fn try_from(text: String) -> Result<Self, FieldError> {
+        text.parse().map(Self)
+    }
+}
+
+impl From<MarkText> for String {
+    fn from(MarkText(field): MarkText) -> Self {
+        field.to_string()
+    }
 }
 
 /// Who judges a connection.

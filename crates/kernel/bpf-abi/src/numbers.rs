@@ -137,11 +137,13 @@ pub enum Counter {
     ProofRepeated = 27,
     /// Passed: a SYN-ACK once more behind an established handshake, bare.
     SynAckRepeated = 28,
+    /// Passed: segments of an older connection in the way of a new one, and resets that clear it.
+    Challenge = 29,
 }
 
 impl Counter {
     /// All counters, in the order of their numbers.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::PuntedFrom,
         Self::PuntedTo,
         Self::RingFull,
@@ -171,6 +173,7 @@ impl Counter {
         Self::FlowLost,
         Self::ProofRepeated,
         Self::SynAckRepeated,
+        Self::Challenge,
     ];
 
     /// Returns the place in [`Counters::value`](crate::Counters::value).
@@ -210,6 +213,7 @@ impl Counter {
             Self::FlowLost => "flow-lost",
             Self::ProofRepeated => "proof-repeated",
             Self::SynAckRepeated => "syn-ack-repeated",
+            Self::Challenge => "challenge",
         }
     }
 }

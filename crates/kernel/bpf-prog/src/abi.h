@@ -89,6 +89,7 @@ enum counter {
 	COUNT_FLOW_LOST = 26, /* no room for a flow event */
 	COUNT_PROOF_REPEATED = 27, /* duplicate proof taken off */
 	COUNT_SYN_ACK_REPEATED = 28, /* behind an established handshake */
+	COUNT_CHALLENGE = 29, /* of an older connection, in the way of a new one */
 	COUNT_MAX = 32,
 };
 

@@ -43,7 +43,8 @@ static __noinline enum answer prove(struct __sk_buff *skb, struct packet *p, str
 }
 
 /* Nothing was sent or received on the tuple yet but a SYN, or nothing at all. */
-static __always_inline enum answer egress_unconnected(struct packet *p, struct punt_case *why)
+static __always_inline enum answer egress_unconnected(struct __sk_buff *skb, struct packet *p,
+						      struct pu *pu, struct punt_case *why)
 {
 	struct answering *a;
 	struct opening *o;
@@ -53,6 +54,9 @@ static __always_inline enum answer egress_unconnected(struct packet *p, struct p
 	if (a)
 		return ask_answering(why, a);
 	o = opening_of(why);
+	/* The answer to a challenge. */
+	if (o && o->state == OPENING_SYN_SENT && is_exactly(skb, p, TCP_RST) && !p->payload_len)
+		return pass(pu, COUNT_CHALLENGE);
 	if (o && o->state != OPENING_ELSEWHERE)
 		return ask_opening(why, o);
 	return ask(why, PUNT_MISS);

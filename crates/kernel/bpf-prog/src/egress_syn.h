@@ -114,7 +114,7 @@ static __noinline enum answer egress_syn(struct __sk_buff *skb, struct packet *p
 	struct choice choice;
 	struct opening *o;
 	struct moment now;
-	__u32 reason, again;
+	__u32 reason, again = 0;
 
 	if (!s || !(pu->flags & PU_FAST) || !is_exactly(skb, p, TCP_SYN) || p->payload_len)
 		return ask(why, PUNT_SYN);
@@ -122,13 +122,15 @@ static __noinline enum answer egress_syn(struct __sk_buff *skb, struct packet *p
 	copy((__u64 *)at.address, words(p->dst));
 	d = bpf_map_lookup_elem(&destinations, &at);
 	o = opening_of(why);
-	again = o && o->isn == p->seq;
-	if (again && o->state != OPENING_ELSEWHERE)
-		return d && d->epoch == pu->epoch ?
-			       identify_again(skb, p, pu, o, d, &now, why) :
-			       ask_opening(why, o);
-	if (again && !is_orphan(o, &now))
-		return ask(why, PUNT_SYN);
+	if (o && o->isn == p->seq) {
+		if (o->state != OPENING_ELSEWHERE)
+			return d && d->epoch == pu->epoch ?
+				       identify_again(skb, p, pu, o, d, &now, why) :
+				       ask_opening(why, o);
+		if (!is_orphan(o, &now))
+			return ask(why, PUNT_SYN);
+		again = 1;
+	}
 	if (!d || d->epoch != pu->epoch)
 		return ask(why, PUNT_SYN);
 	o = &s->opening;

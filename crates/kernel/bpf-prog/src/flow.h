@@ -75,7 +75,7 @@ static __always_inline enum answer flow(struct __sk_buff *skb, struct packet *p,
 	c = find_connection(pu, why);
 	if (c)
 		return established(skb, p, pu, hook, c, why);
-	return hook == HOOK_FROM_PU ? egress_unconnected(p, why) :
+	return hook == HOOK_FROM_PU ? egress_unconnected(skb, p, pu, why) :
 				      ingress_unconnected(skb, p, pu, why);
 }
 

@@ -67,6 +67,10 @@ static __always_inline enum answer ingress_unconnected(struct __sk_buff *skb, st
 	if (a)
 		return admit(skb, p, pu, a, why);
 	o = opening_of(why);
+	/* Of an older connection that the peer still has: the unit's stack resets it, and nothing else. */
+	if (o && o->state == OPENING_SYN_SENT && is_exactly(skb, p, TCP_ACK) && !p->payload_len &&
+	    p->ack != o->isn + 1)
+		return pass(pu, COUNT_CHALLENGE);
 	if (o && o->state != OPENING_ELSEWHERE)
 		return ask_opening(why, o);
 	return ask(why, PUNT_MISS);

@@ -39,6 +39,9 @@ pub use check::{Damage, Repair};
 /// What is read from the ring of unknown senders, as a share of what is read from each other ring.
 const UNKNOWN_SHARE: usize = 4;
 
+/// How long a packet may wait in a ring: a second, when its sender repeats it.
+const STALE_NANOS: u64 = 1_000_000_000;
+
 /// Everything of one instance in the kernel.
 ///
 /// Programs, maps and links are pinned: when this is dropped, or the process dies, the PUs stay closed for new
@@ -58,6 +61,8 @@ pub struct Plane {
     marks: Marks,
     waker: Waker,
     sweeper: Sweeper,
+    /// Packets dropped because they had waited too long.
+    stale: u64,
 }
 
 /// An attached PU.
@@ -77,6 +82,15 @@ struct Attached {
 }
 
 impl Plane {
+    /// Checks what can be checked about process and kernel without changing anything.
+    ///
+    /// # Errors
+    /// [`OpenError::Privilege`] and [`OpenError::Kernel`], naming what is missing.
+    pub fn probe() -> Result<(), OpenError> {
+        probe::check()?;
+        probe::loads_a_program()
+    }
+
     /// Opens the instance in the namespace of the calling thread, adopting what an earlier process left pinned.
     ///
     /// Adopted PUs are attached already, see [`edges`](Self::edges); packets that waited in the rings are dropped. The
@@ -118,6 +132,7 @@ impl Plane {
             marks: Marks::new(),
             waker,
             sweeper: Sweeper::default(),
+            stale: 0,
         };
         plane.take_office()?;
         plane.discard_waiting();
@@ -195,9 +210,11 @@ impl Plane {
     }
 
     /// Hands up to `max` packets of each ring to `handle`, and a quarter of that of unknown senders, those last; returns
-    /// how many. Packets of PUs that are detached by now are dropped.
+    /// how many. Packets of PUs that are detached by now are dropped, and those that have waited for a second: their senders
+    /// have repeated them, and behind the repetition they would begin what is over.
     pub fn drain(&mut self, max: usize, mut handle: impl FnMut(Punt<'_>)) -> usize {
-        let Self { maps, edges, pairs, .. } = self;
+        let Self { maps, edges, pairs, stale, .. } = self;
+        let oldest = monotonic_nanos().saturating_sub(STALE_NANOS);
         let mut total = 0;
         let rings = [
             (&mut maps.ring_from, max),
@@ -209,6 +226,10 @@ impl Plane {
                 let Some(item) = ring.next() else { break };
                 total += 1;
                 let Some(punt::Record { mut punt, ethernet }) = punt::parse(&item) else { continue };
+                if punt.time_nanos < oldest {
+                    *stale = stale.saturating_add(1);
+                    continue;
+                }
                 let Some(attached) = edges.get_mut(&punt.slot) else { continue };
                 let pair = pair_of(&ethernet);
                 match (punt.hook, addresses(punt.bytes)) {
@@ -221,6 +242,11 @@ impl Plane {
             }
         }
         total
+    }
+
+    /// Packets that [`drain`](Self::drain) dropped because they had waited too long.
+    pub fn stale(&self) -> u64 {
+        self.stale
     }
 
     /// Puts the packets on their edges, in order per PU and direction, and leaves `batch` empty.

@@ -25,6 +25,19 @@ pub(crate) fn check() -> Result<(), OpenError> {
     Ok(())
 }
 
+/// Loads the smallest program of the kind that is attached to units: sandboxes and locked-down kernels refuse that.
+pub(crate) fn loads_a_program() -> Result<(), OpenError> {
+    let refused = |source: Box<dyn std::error::Error + Send + Sync>| OpenError::Load {
+        what: "a program".to_owned(),
+        source,
+    };
+    match aya::sys::is_program_supported(aya::programs::ProgramType::SchedClassifier) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(refused("programs of traffic control are not supported".into())),
+        Err(error) => Err(refused(error.into())),
+    }
+}
+
 /// True if the kernel has tcx links.
 pub(crate) fn has_tcx() -> bool {
     version(&release()).is_some_and(|version| version >= TCX)

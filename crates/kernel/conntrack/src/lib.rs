@@ -3,7 +3,7 @@
 //! Start from [`Conntrack`] (a netlink socket into the namespace of the calling thread) and [`Tuple`] (the
 //! addresses and ports of a connection's first packet).
 //!
-//! This crate must not list or flush the table: it forgets one connection, and only one.
+//! This crate must not list the table: it forgets one connection, or all that a namespace has.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -76,6 +76,18 @@ impl Conntrack {
         }
     }
 
+    /// Deletes every entry of the namespace, with its marks and translations: for namespaces of one unit only, whose
+    /// live connections are picked up again with their next segments.
+    ///
+    /// # Errors
+    /// [`ConntrackError::AllRefused`] without the privilege to, or without connection tracking in the kernel.
+    pub fn forget_all(&mut self) -> Result<(), ConntrackError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let request = message(NetfilterProtoFamily::Unspec, self.sequence, Vec::new());
+        self.socket.send(&request, 0).map_err(ConntrackError::AllRefused)?;
+        self.acknowledgement().and_then(|answer| answer).map_err(ConntrackError::AllRefused)
+    }
+
     /// Waits for the answer to the last request: the outer error is ours, the inner one the kernel's.
     fn acknowledgement(&self) -> io::Result<io::Result<()>> {
         loop {
@@ -101,6 +113,9 @@ pub enum ConntrackError {
     /// The ends cannot belong to one connection.
     #[error("{} and {} are of different address families", .0.source, .0.destination)]
     Families(Tuple),
+    /// The kernel refused to forget all.
+    #[error("cannot delete the tracked connections of a network namespace")]
+    AllRefused(#[source] io::Error),
     /// The kernel refused.
     #[error("cannot delete the tracked connection {} to {}", tuple.source, tuple.destination)]
     Refused {
@@ -122,7 +137,11 @@ fn encode(tuple: &Tuple, family: NetfilterProtoFamily, sequence: u32) -> Vec<u8>
         ProtoTuple::SourcePort(tuple.source.port()),
         ProtoTuple::DestinationPort(tuple.destination.port()),
     ]);
-    let body = ConntrackMessage::Delete(vec![ConntrackAttribute::CtaTupleOrig(vec![ends, ports])]);
+    message(family, sequence, vec![ConntrackAttribute::CtaTupleOrig(vec![ends, ports])])
+}
+
+fn message(family: NetfilterProtoFamily, sequence: u32, attributes: Vec<ConntrackAttribute>) -> Vec<u8> {
+    let body = ConntrackMessage::Delete(attributes);
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_ACK;
     header.sequence_number = sequence;

@@ -20,19 +20,28 @@ const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
 pub fn behind(link: &Link) -> Result<Option<Namespace>, LinkError> {
     let Some(wanted) = link.lower_namespace else { return Ok(None) };
     let links = Links::connect()?;
-    let mut seen = HashSet::new();
-    for path in candidates() {
-        // Processes and names come and go.
-        let Ok(identity) = fs::metadata(&path).map(|found| (found.dev(), found.ino())) else { continue };
-        if !seen.insert(identity) {
-            continue;
-        }
-        let Ok(namespace) = Namespace::open(&path) else { continue };
+    for namespace in shown() {
         if links.number_of(&namespace)? == Some(wanted) {
             return Ok(Some(namespace));
         }
     }
     Ok(None)
+}
+
+/// Returns every network namespace that has a name or a process, each once.
+#[must_use]
+pub fn reachable() -> Vec<Namespace> {
+    shown().collect()
+}
+
+fn shown() -> impl Iterator<Item = Namespace> {
+    let mut seen = HashSet::new();
+    candidates().into_iter().filter_map(move |path| {
+        // Processes and names come and go.
+        let found = fs::metadata(&path).ok()?;
+        let new = seen.insert((found.dev(), found.ino()));
+        new.then(|| Namespace::open(&path).ok()).flatten()
+    })
 }
 
 fn candidates() -> Vec<PathBuf> {

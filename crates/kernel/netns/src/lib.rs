@@ -12,7 +12,7 @@ mod link;
 mod namespace;
 mod sysctl;
 
-pub use behind::behind;
+pub use behind::{behind, reachable};
 pub use link::{Filter, Link, LinkError, Links, host_side};
 pub use namespace::{Namespace, NamespaceError, NamespaceId};
 pub use sysctl::disable_ipv6;

@@ -68,7 +68,8 @@ pub struct Packet<'a> {
 
 /// What a datagram from the kernel holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Incoming<'a> {
+pub enum Incoming<'a> {
+    /// A packet that waits for its verdict.
     Packet(Packet<'a>),
     /// A request was refused with this error number.
     Refused(i32),
@@ -76,7 +77,8 @@ pub(crate) enum Incoming<'a> {
     Unknown,
 }
 
-pub(crate) fn incoming(datagram: &[u8]) -> impl Iterator<Item = Incoming<'_>> {
+/// Reads a datagram from the kernel, up to the first message that is not whole; acknowledgements are left out.
+pub fn parse_datagram(datagram: &[u8]) -> impl Iterator<Item = Incoming<'_>> {
     messages(datagram).filter_map(|message| match message.kind {
         PACKET => Some(packet(message.body).map_or(Incoming::Unknown, Incoming::Packet)),
         crate::codec::ERROR => match crate::codec::error_number(message.body) {
@@ -170,7 +172,7 @@ mod tests {
     }
 
     fn only(bytes: &[u8]) -> Incoming<'_> {
-        let all: Vec<_> = incoming(bytes).collect();
+        let all: Vec<_> = parse_datagram(bytes).collect();
         assert_eq!(all.len(), 1);
         all[0]
     }
@@ -211,14 +213,14 @@ mod tests {
             bytes
         };
         assert_eq!(only(&answer(-2)), Incoming::Refused(2));
-        assert_eq!(incoming(&answer(0)).count(), 0);
+        assert_eq!(parse_datagram(&answer(0)).count(), 0);
     }
 
     proptest::proptest! {
         #[test]
         fn any_attributes_are_read_without_panic(kinds: Vec<(u16, Vec<u8>)>) {
             let kinds: Vec<(u16, &[u8])> = kinds.iter().map(|(kind, value)| (*kind, value.as_slice())).collect();
-            for found in incoming(&datagram(&kinds)) {
+            for found in parse_datagram(&datagram(&kinds)) {
                 if let Incoming::Packet(packet) = found {
                     proptest::prop_assert!(kinds.iter().any(|(_, value)| *value == packet.bytes) || packet.bytes.is_empty());
                 }

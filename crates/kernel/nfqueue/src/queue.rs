@@ -1,29 +1,13 @@
-//! A socket bound to one queue.
+//! A socket bound to one queue, and the verdicts that wait to be told.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{Socket, SocketAddr};
-use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
+use netlink_sys::Socket;
 
-use crate::codec::{ACKNOWLEDGE, CONFIG, ERROR, Writer, error_number, messages};
-use crate::packet::{Incoming, incoming};
-use crate::socket::Batch;
-use crate::{Packet, Verdicts, statistics};
-
-const COMMAND: u16 = 1;
-const PARAMETERS: u16 = 2;
-const LENGTH: u16 = 3;
-const MASK: u16 = 4;
-const FLAGS: u16 = 5;
-
-const BIND: u8 = 1;
-const COPY_PACKET: u8 = 2;
-
-const FAIL_OPEN: u32 = 1;
-/// Packets of several segments come as one.
-const LARGE: u32 = 4;
+use crate::open::Opening;
+use crate::packet::{Incoming, parse_datagram};
+use crate::{Action, Buffers, Packet, QueueError, Verdicts};
 
 /// How a queue is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,11 +37,11 @@ pub struct Received {
 
 /// A queue of the network namespace in which it was opened; it stays bound to it wherever it is used.
 ///
-/// Packets that wait when it is dropped are dropped as well.
+/// Packets that wait when it is dropped are dropped as well. The namespace lives at least as long as the queue: who
+/// serves the namespace of a unit closes the queue when the unit ends, or its interfaces stay.
 pub struct Queue {
     socket: Socket,
-    number: u16,
-    batch: Batch,
+    verdicts: Verdicts,
     /// Datagrams that came before the queue was ready.
     early: Vec<Vec<u8>>,
 }
@@ -65,117 +49,77 @@ pub struct Queue {
 impl Queue {
     /// Binds a queue of the calling thread's network namespace.
     ///
+    /// Packets may have come before it returns without leaving the socket readable: the first
+    /// [`receive`](Self::receive) does not wait for that.
+    ///
     /// # Errors
     /// [`QueueError::Taken`] if another program holds it, [`QueueError::Open`] without the privilege to or without
     /// queues in the kernel, each with the step that failed.
-    pub fn open(config: QueueConfig) -> Result<Self, QueueError> {
-        let failed = |step| move |source| QueueError::Open { queue: config.number, step, source };
-        let mut socket = Socket::new(NETLINK_NETFILTER).map_err(failed("open a netlink socket"))?;
-        socket.bind_auto().map_err(failed("name the socket"))?;
-        socket.connect(&SocketAddr::new(0, 0)).map_err(failed("connect to the kernel"))?;
-        set_socket_recv_buffer_size_force(&socket, config.receive_buffer)
-            // Without the privilege, within the limit of the system.
-            .or_else(|_| set_socket_recv_buffer_size(&socket, config.receive_buffer))
-            .map_err(|error| failed("size the socket's buffer")(error.into()))?;
-        let mut queue = Self { socket, number: config.number, batch: Batch::new(), early: Vec::new() };
-        queue.ask(1, "bind", &[(COMMAND, &[BIND, 0, 0, 0])])?;
-        queue.ask(
-            2,
-            "set its length and flags",
-            &[
-                (LENGTH, &config.length.to_be_bytes()),
-                (MASK, &(FAIL_OPEN | LARGE).to_be_bytes()),
-                (FLAGS, &LARGE.to_be_bytes()),
-            ],
-        )?;
-        // The last step: packets come from here on.
-        queue.ask(3, "ask for whole packets", &[(PARAMETERS, &[0, 0, 0xff, 0xff, COPY_PACKET])])?;
-        Ok(queue)
+    pub fn open(config: QueueConfig, buffers: &mut Buffers) -> Result<Self, QueueError> {
+        let (socket, early) = Opening::run(config, buffers)?;
+        Ok(Self { socket, verdicts: Verdicts::new(config.number), early })
     }
 
     /// Its number.
     #[must_use]
     pub const fn number(&self) -> u16 {
-        self.number
+        self.verdicts.queue()
     }
 
-    /// Hands out what is there, without waiting: the socket is readable when something is.
+    /// Hands out what is there, without waiting, and with it the place for its verdict: the socket is readable when
+    /// something is.
+    ///
+    /// A packet may be decided later as well, by [`decide`](Self::decide); its bytes are lent for the call only.
     ///
     /// # Errors
     /// [`QueueError::Receive`] if the socket fails.
-    pub fn receive(&mut self, mut take: impl FnMut(Packet<'_>)) -> Result<Received, QueueError> {
+    pub fn receive(
+        &mut self,
+        buffers: &mut Buffers,
+        mut take: impl FnMut(Packet<'_>, &mut Verdicts),
+    ) -> Result<Received, QueueError> {
         let mut received = Received::default();
-        for datagram in self.early.drain(..) {
+        let mut take = |packet: Packet<'_>| take(packet, &mut self.verdicts);
+        for datagram in std::mem::take(&mut self.early) {
             received.read(&datagram, &mut take);
         }
-        match self.batch.receive(self.socket.as_fd()) {
+        match buffers.receive(self.socket.as_fd()) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(received),
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                 return Ok(Received { overrun: true, more: true, ..received });
             }
-            Err(source) => return Err(QueueError::Receive { queue: self.number, source }),
+            Err(source) => return Err(QueueError::Receive { queue: self.number(), source }),
         }
-        for datagram in self.batch.datagrams() {
+        for datagram in buffers.datagrams() {
             match datagram {
                 Some(datagram) => received.read(datagram, &mut take),
                 None => received.unknown += 1,
             }
         }
-        received.more = self.batch.is_full();
+        received.more = buffers.is_full();
         Ok(received)
     }
 
-    /// Tells the kernel the verdicts and forgets them. A packet that is gone by then makes the next
-    /// [`Received::refused`].
+    /// Adds a verdict to those that the next [`flush`](Self::flush) tells; see [`Verdicts::decide`].
+    #[must_use]
+    pub fn decide(&mut self, id: u32, action: Action, mark: Option<u32>, bytes: Option<&[u8]>) -> bool {
+        self.verdicts.decide(id, action, mark, bytes)
+    }
+
+    /// Tells the kernel the verdicts and forgets them. A packet that is gone by then makes a
+    /// [`Received::refused`] of the next call.
     ///
     /// # Errors
     /// [`QueueError::Send`] if the kernel did not take them: those that it has not seen are kept.
-    pub fn send(&mut self, verdicts: &mut Verdicts) -> Result<(), QueueError> {
-        while let Some(datagram) = verdicts.first() {
+    pub fn flush(&mut self) -> Result<(), QueueError> {
+        while let Some(datagram) = self.verdicts.first() {
             self.socket
                 .send(datagram, 0)
-                .map_err(|source| QueueError::Send { queue: self.number, source })?;
-            verdicts.forget_first();
+                .map_err(|source| QueueError::Send { queue: self.number(), source })?;
+            self.verdicts.forget_first();
         }
         Ok(())
-    }
-
-    /// One request, and its answer.
-    fn ask(
-        &mut self,
-        sequence: u32,
-        step: &'static str,
-        attributes: &[(u16, &[u8])],
-    ) -> Result<(), QueueError> {
-        let queue = self.number;
-        let failed = |source: io::Error| match source.raw_os_error() {
-            // The kernel says the same to a program without the privilege.
-            Some(libc::EPERM) if is_held(queue) => QueueError::Taken(queue),
-            _ => QueueError::Open { queue, step, source },
-        };
-        let mut request = Vec::new();
-        let mut writer = Writer::begin(&mut request, CONFIG, ACKNOWLEDGE, sequence, queue);
-        let written = attributes.iter().all(|(kind, value)| writer.attribute(*kind, value));
-        debug_assert!(written, "every value of a request is short");
-        writer.end();
-        self.socket.send(&request, 0).map_err(failed)?;
-        loop {
-            // The kernel has answered before it returned from the call above.
-            self.batch.receive(self.socket.as_fd()).map_err(failed)?;
-            let mut answer = None;
-            for datagram in self.batch.datagrams().flatten() {
-                match acknowledgement(datagram, sequence) {
-                    Some(error) => answer = Some(error),
-                    None => self.early.push(datagram.to_vec()),
-                }
-            }
-            match answer {
-                Some(0) => return Ok(()),
-                Some(error) => return Err(failed(io::Error::from_raw_os_error(error))),
-                None => {}
-            }
-        }
     }
 }
 
@@ -187,7 +131,7 @@ impl AsFd for Queue {
 
 impl Received {
     fn read(&mut self, datagram: &[u8], take: &mut impl FnMut(Packet<'_>)) {
-        for found in incoming(datagram) {
+        for found in parse_datagram(datagram) {
             match found {
                 Incoming::Packet(packet) => {
                     self.packets += 1;
@@ -198,52 +142,4 @@ impl Received {
             }
         }
     }
-}
-
-fn is_held(queue: u16) -> bool {
-    statistics().is_ok_and(|queues| queues.iter().any(|held| held.queue == queue))
-}
-
-/// The error number of the answer to this request, if the datagram is that.
-fn acknowledgement(datagram: &[u8], sequence: u32) -> Option<i32> {
-    messages(datagram)
-        .find(|message| message.kind == ERROR && message.sequence == sequence)
-        .and_then(|message| error_number(message.body))
-}
-
-/// Why a queue does not work.
-#[derive(Debug, thiserror::Error)]
-pub enum QueueError {
-    /// Another program is bound to it.
-    #[error("queue {0} is held by another program: stop it, or use another number")]
-    Taken(u16),
-    /// The kernel refused a step of binding.
-    #[error("cannot open queue {queue}: the kernel refused to {step}")]
-    Open {
-        /// Its number.
-        queue: u16,
-        /// What was refused.
-        step: &'static str,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// The socket failed.
-    #[error("cannot read from queue {queue}")]
-    Receive {
-        /// Its number.
-        queue: u16,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// The kernel did not take verdicts.
-    #[error("cannot send verdicts to queue {queue}")]
-    Send {
-        /// Its number.
-        queue: u16,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
 }

@@ -32,34 +32,39 @@ impl Action {
 /// No new verdict is added to a datagram that is longer: the kernel takes less than 200 KiB at a time.
 const DATAGRAM: usize = 64 * 1024;
 
-/// Verdicts that have not been sent yet.
-#[derive(Debug, Default)]
+/// Room that is kept between two calls: a thousand queues keep a thousand times as much.
+const KEPT: usize = 32 * 1024;
+
+/// Verdicts of one queue that the kernel has not been told yet.
+#[derive(Debug)]
 pub struct Verdicts {
+    queue: u16,
     datagrams: VecDeque<Vec<u8>>,
-    /// Datagrams that were sent, to be written again.
-    spare: Vec<Vec<u8>>,
+    /// A datagram that was sent, to be written again.
+    spare: Vec<u8>,
 }
 
 impl Verdicts {
+    pub(crate) const fn new(queue: u16) -> Self {
+        Self { queue, datagrams: VecDeque::new(), spare: Vec::new() }
+    }
+
+    pub(crate) const fn queue(&self) -> u16 {
+        self.queue
+    }
+
     /// Adds a verdict; `mark` takes the place of the packet's mark, `bytes` of the packet from its IP header on.
     ///
     /// Checksums in `bytes` are whole: whatever the packet's was worth, the kernel takes that of its replacement as it is.
     ///
     /// False if `bytes` are more than a message can carry (65,531): nothing was added then.
     #[must_use]
-    pub fn push(
-        &mut self,
-        queue: u16,
-        id: u32,
-        action: Action,
-        mark: Option<u32>,
-        bytes: Option<&[u8]>,
-    ) -> bool {
+    pub fn decide(&mut self, id: u32, action: Action, mark: Option<u32>, bytes: Option<&[u8]>) -> bool {
         if self.datagrams.back().is_none_or(|last| last.len() > DATAGRAM) {
-            self.datagrams.push_back(self.spare.pop().unwrap_or_default());
+            self.datagrams.push_back(std::mem::take(&mut self.spare));
         }
         let Some(datagram) = self.datagrams.back_mut() else { return false };
-        let mut writer = Writer::begin(datagram, VERDICT, 0, 0, queue);
+        let mut writer = Writer::begin(datagram, VERDICT, 0, 0, self.queue);
         let mut header = [0; 8];
         let (verdict, name) = header.split_at_mut(4);
         verdict.copy_from_slice(&action.number().to_be_bytes());
@@ -75,12 +80,6 @@ impl Verdicts {
         written
     }
 
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.first().is_none()
-    }
-
     /// What is to be sent next.
     pub(crate) fn first(&self) -> Option<&[u8]> {
         self.datagrams.front().map(Vec::as_slice).filter(|datagram| !datagram.is_empty())
@@ -88,10 +87,10 @@ impl Verdicts {
 
     /// The kernel has it.
     pub(crate) fn forget_first(&mut self) {
-        if let Some(mut sent) = self.datagrams.pop_front() {
-            sent.clear();
-            self.spare.push(sent);
-        }
+        let Some(mut sent) = self.datagrams.pop_front() else { return };
+        sent.clear();
+        sent.shrink_to(KEPT);
+        self.spare = sent;
     }
 }
 
@@ -101,30 +100,33 @@ mod tests {
     use super::*;
     use crate::codec::{attributes, messages, netfilter};
 
+    const QUEUE: u16 = 3;
+
     #[test]
     fn verdicts_are_laid_out_as_the_kernel_reads_them() {
-        let mut verdicts = Verdicts::default();
-        assert!(verdicts.push(3, 7, Action::Accept, Some(0x100), Some(b"new")));
-        assert!(verdicts.push(3, 8, Action::Drop, None, None));
+        let mut verdicts = Verdicts::new(QUEUE);
+        assert!(verdicts.decide(7, Action::Accept, Some(0x100), Some(b"new")));
+        assert!(verdicts.decide(8, Action::Drop, None, None));
 
         let found: Vec<_> = messages(verdicts.first().unwrap())
-            .map(|message| attributes(netfilter(message.body).unwrap().1).collect::<Vec<_>>())
+            .map(|message| netfilter(message.body).unwrap())
+            .map(|(queue, rest)| (queue, attributes(rest).collect::<Vec<_>>()))
             .collect();
 
         assert_eq!(
             found,
             [
-                vec![(2, &[0, 0, 0, 1, 0, 0, 0, 7][..]), (3, &[0, 0, 1, 0][..]), (10, &b"new"[..])],
-                vec![(2, &[0, 0, 0, 0, 0, 0, 0, 8][..])],
+                (3, vec![(2, &[0, 0, 0, 1, 0, 0, 0, 7][..]), (3, &[0, 0, 1, 0][..]), (10, &b"new"[..])]),
+                (3, vec![(2, &[0, 0, 0, 0, 0, 0, 0, 8][..])]),
             ]
         );
     }
 
     #[test]
     fn long_verdicts_are_sent_in_several_calls() {
-        let mut verdicts = Verdicts::default();
+        let mut verdicts = Verdicts::new(QUEUE);
         for id in 0..10 {
-            assert!(verdicts.push(0, id, Action::Accept, None, Some(&vec![0; 40_000])));
+            assert!(verdicts.decide(id, Action::Accept, None, Some(&vec![0; 40_000])));
         }
         let mut calls = Vec::new();
         while let Some(datagram) = verdicts.first() {
@@ -133,14 +135,15 @@ mod tests {
             verdicts.forget_first();
         }
         assert_eq!(calls, [2; 5]);
+        assert!(verdicts.spare.capacity() <= KEPT);
     }
 
     #[test]
     fn a_packet_that_no_message_carries_adds_nothing() {
-        let mut verdicts = Verdicts::default();
-        assert!(!verdicts.push(0, 1, Action::Accept, None, Some(&vec![0; 65_532])));
-        assert!(verdicts.is_empty());
-        assert!(verdicts.push(0, 1, Action::Accept, None, Some(&vec![0; 65_531])));
-        assert!(!verdicts.is_empty());
+        let mut verdicts = Verdicts::new(QUEUE);
+        assert!(!verdicts.decide(1, Action::Accept, None, Some(&vec![0; 65_532])));
+        assert_eq!(verdicts.first(), None);
+        assert!(verdicts.decide(1, Action::Accept, None, Some(&vec![0; 65_531])));
+        assert!(verdicts.first().is_some());
     }
 }

@@ -1,11 +1,11 @@
-//! Handshakes that were handed to an agent which cannot go on with them.
+//! Handshakes without an agent that could go on with them: handed to one that is gone, or met by an older connection.
 
 use std::time::Duration;
 
 use trireme_bpf::{OwnTokenState, PairKeys, PeerState, Plane, PuState, PuntReason, Role};
 
-use crate::lab::{GHOST_PEER, Lab, PU, from_pu, host_edge, state, take};
-use crate::wire::{SYN, Segment};
+use crate::lab::{GHOST_PEER, Lab, PU, from_pu, host_edge, state, take, to_pu};
+use crate::wire::{ACK, RST, SYN, Segment};
 
 const EPOCH: u32 = 1;
 const TOKEN: [u8; 16] = [1; 16];
@@ -77,4 +77,40 @@ fn a_repeated_syn_goes_on_without_an_agent_that_is_away() {
     std::thread::sleep(AWAY);
     leaves_with_identity(&lab, &syn);
     assert_eq!(plane.drain(10, |_| {}), 0, "nothing is asked");
+}
+
+#[test]
+fn an_older_connection_of_the_peer_is_cleared_without_an_agent() {
+    let lab = Lab::new();
+    let (plane, syn) = handed_over(&lab);
+    drop(plane);
+    let mut plane = lab.open();
+    leaves_with_identity(&lab, &syn);
+    let (pu, peer) = (lab.pu_wire(), lab.peer_wire());
+
+    // What acknowledges the SYN is none of an older connection, and what carries data is nothing for the unit.
+    for odd in [Segment { ack: 1001, ..to_pu(ACK, 70, b"") }, Segment { ack: 77, ..to_pu(ACK, 70, b"data") }]
+    {
+        peer.send(&odd.packet());
+        assert_eq!(reasons(&mut plane).len(), 1);
+        pu.expect_nothing(|frame| odd.is(frame));
+        leaves_with_identity(&lab, &syn);
+    }
+    let challenge = Segment { ack: 77, ..to_pu(ACK, 70, b"") };
+    peer.send(&challenge.packet());
+    pu.expect(|frame| challenge.is(frame));
+    let reset = from_pu(RST, 77, b"");
+    pu.send(&reset.packet());
+    peer.expect(|frame| reset.is(frame));
+    assert_eq!(plane.drain(10, |_| {}), 0, "nothing is asked");
+}
+
+#[test]
+fn what_has_waited_for_a_second_is_not_judged_any_more() {
+    let lab = Lab::new();
+    let mut plane = lab.attached();
+    lab.pu_wire().send(&from_pu(SYN, 1000, b"").packet());
+    std::thread::sleep(Duration::from_millis(1100));
+    plane.beat().unwrap();
+    assert_eq!((reasons(&mut plane), plane.stale()), (Vec::new(), 1));
 }

@@ -19,6 +19,8 @@ pub struct AgentConfig {
     pub refusal: &'static str,
     /// `deny` or `allow`, for everything that is not TCP.
     pub other_protocols: &'static str,
+    /// `bpf` or `nfqueue`.
+    pub datapath: &'static str,
     /// Whether target networks admit only identities.
     pub strict_identity: bool,
     /// Seconds a token lives.
@@ -88,6 +90,7 @@ impl AgentConfig {
             authorization: "mutual",
             refusal: "silent",
             other_protocols: "deny",
+            datapath: "bpf",
             strict_identity: false,
             lifetime_secs: 600,
             log_level: "debug",
@@ -116,6 +119,7 @@ impl AgentConfig {
     pub(super) fn to_toml(&self, instance: &str, bpffs: &Path) -> String {
         let Self {
             node,
+            datapath,
             trust,
             encoding,
             authorization,
@@ -132,7 +136,7 @@ impl AgentConfig {
         } = self;
         let mut text = format!(
             "[node]\nid = {}\nstate_dir = \"state\"\nsocket = \"agent.sock\"\n\n\
-             [datapath]\nkind = \"bpf\"\ninstance = {}\nbpffs = {}\n\n\
+             [datapath]\nkind = \"{datapath}\"\ninstance = {}\nbpffs = {}\n\n\
              [token]\nencoding = {}\nlifetime_secs = {lifetime_secs}\n\n\
              [enforcement]\nauthorization = {}\nrefusal = {}\nother_protocols = {}\n\
              strict_identity = {strict_identity}\n{enforcement}\n\

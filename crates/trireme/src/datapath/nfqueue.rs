@@ -1,0 +1,161 @@
+//! The NFQUEUE data path: netfilter queues hand the handshakes of units to the engine, marks of their connections keep the
+//! rest in the kernel. It needs no BPF.
+//!
+//! Its *supervisor* writes rules into the units' network namespaces and serves a queue in each.
+
+mod caught;
+mod counted;
+mod journal;
+mod kept;
+mod place;
+mod ready;
+mod rules;
+mod supervisor;
+mod table;
+mod watch;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use trireme_datapath::{BackendEvent, PeerPlace};
+use trireme_flow::{ConnectionEntry, FlowKey, NO_PEER_SLOT, Reason, Traffic};
+use trireme_identity::Direction;
+use trireme_identity::time::{Instant, WallTime};
+use trireme_token::Role;
+
+pub use trireme_netfilter::{BackEnd as RuleBackEnd, FieldError, MarkField};
+
+use super::DatapathError;
+use super::local::LocalDatapath;
+use super::privilege::{self, Need};
+use super::supervisor::{BackEnd, EnforcerSetup, Refused};
+use crate::{Enforcement, FailMode};
+
+use place::Place;
+use supervisor::NfqueueSupervisor;
+
+/// How the NFQUEUE data path is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NfqueueConfig {
+    /// Where token keys, epochs and counters outlive a restart (0700).
+    pub state_dir: PathBuf,
+    /// Threads that check signatures, at least one.
+    pub verify_threads: usize,
+    /// Number of the queue in each unit's namespace.
+    pub queue: u16,
+    /// Bits of marks and connmarks in units' namespaces that are Trireme's.
+    pub mark: MarkField,
+    /// How rules are written; none finds out for each namespace.
+    pub rules: Option<RuleBackEnd>,
+    /// The largest TAP payload that a token may fill.
+    pub payload_limit: u16,
+    /// Most units.
+    pub units: u32,
+    /// Most connections, all units together.
+    pub connections: u32,
+    /// Most peers, and tokens of them.
+    pub peers: u32,
+    /// Most pair keys.
+    pub pair_keys: u32,
+    /// Most destinations.
+    pub destinations: u32,
+}
+
+/// The NFQUEUE data path.
+pub type NfqueueDatapath = LocalDatapath<NfqueueConfig>;
+
+/// What the process must be allowed to do.
+const NEEDED: [Need; 3] = [Need::NetAdmin, Need::NetRaw, Need::SysAdmin];
+
+impl BackEnd for NfqueueConfig {
+    type Supervisor = NfqueueSupervisor;
+
+    const KIND: &'static str = "nfqueue";
+
+    fn setup(&self) -> EnforcerSetup {
+        EnforcerSetup {
+            state_dir: self.state_dir.clone(),
+            verify_threads: self.verify_threads,
+            payload_limit: self.payload_limit,
+            units: self.units,
+            peers: self.peers,
+            pair_keys: self.pair_keys,
+            destinations: self.destinations,
+        }
+    }
+
+    fn check(&self) -> Result<(), DatapathError> {
+        privilege::check(Self::KIND, &NEEDED)
+    }
+
+    fn check_unit(&self, unit: &Enforcement) -> Result<(), Refused> {
+        check_fail_mode(unit.settings.fail_mode)?;
+        Place::find(&unit.pu.edge)?;
+        Ok(())
+    }
+
+    fn open(self) -> Result<NfqueueSupervisor, DatapathError> {
+        NfqueueSupervisor::new(self)
+    }
+}
+
+/// Removes the rules of this data path from every network namespace that can be reached: the units in them are open
+/// afterwards. Gives a short account of what was removed.
+///
+/// # Errors
+/// [`DatapathError::Kernel`] if rules stay.
+pub fn cleanup() -> Result<String, DatapathError> {
+    privilege::check(NfqueueConfig::KIND, &NEEDED)?;
+    let cleaned = rules::clean_up()
+        .map_err(|error| DatapathError::kernel("remove the rules of the nfqueue data path", error))?;
+    Ok(format!("rules in {cleaned} network namespaces"))
+}
+
+/// Without an agent nobody judges here, known or not.
+fn check_fail_mode(mode: FailMode) -> Result<(), Refused> {
+    match mode {
+        FailMode::Closed | FailMode::Open => Ok(()),
+        FailMode::LastKnownFor(_) => {
+            Err("fail_mode last-known-for needs the bpf data path: choose closed or open".into())
+        }
+    }
+}
+
+/// The clock by which connections are young or old.
+fn monotonic() -> Instant {
+    let time = clock_gettime(ClockId::Monotonic);
+    let (secs, nanos) = (u64::try_from(time.tv_sec).unwrap_or(0), u64::try_from(time.tv_nsec).unwrap_or(0));
+    Instant::from_nanos(secs.saturating_mul(1_000_000_000).saturating_add(nanos))
+}
+
+/// The end of a connection whose socket has gone; what it carried is not known here.
+fn ended(key: &FlowKey, entry: &ConnectionEntry, now: WallTime) -> BackendEvent {
+    let (direction, port) = match entry.role {
+        Role::Initiator => (Direction::Egress, entry.attested.map_or(key.remote.1, |(_, port)| port)),
+        Role::Responder => (Direction::Ingress, key.local.1),
+    };
+    let known = entry.peer_slot != NO_PEER_SLOT;
+    let peer = if known { PeerPlace::Known(entry.peer_slot, entry.peer_generation) } else { PeerPlace::None };
+    BackendEvent {
+        pu: key.pu,
+        direction,
+        peer,
+        port,
+        reason: Reason::Accepted,
+        rule: None,
+        local: key.local.0,
+        remote: key.remote.0,
+        starts: 0,
+        refused: 0,
+        ends: 1,
+        traffic: Traffic::default(),
+        first: now,
+        last: now,
+    }
+}
+
+/// A time before another one.
+fn earlier(time: Instant, by: Duration) -> Instant {
+    time - by
+}

@@ -1,0 +1,224 @@
+//! A unit whose packets are queued: the way into its namespace and back out.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasher as _;
+use std::hash::RandomState;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use trireme_datapath::Toward;
+use trireme_netfilter::{BackEnd, InForce, MarkField};
+use trireme_netns::Namespace;
+use trireme_nfqueue::{Action, Buffers, Hook, Packet, Queue, RawError, RawSender, Received};
+use trireme_wire::checksum;
+use trireme_wire::ip;
+
+use super::place::Place;
+
+/// Packets that may be on their way back to the queue.
+const EXPECTED: usize = 256;
+
+/// One namespace with its queue.
+pub(super) struct Caught {
+    pub(super) place: Place,
+    pub(super) namespace: Namespace,
+    pub(super) back_end: BackEnd,
+    /// None where nothing is queued: the unit is not enforced.
+    pub(super) rules: Option<InForce>,
+    pub(super) epoch: u32,
+    queue: Queue,
+    raw: RawSender,
+    field: MarkField,
+    waiting: HashMap<u32, Waiting>,
+    expected: VecDeque<u64>,
+    hasher: RandomState,
+}
+
+/// What is remembered of a packet until its verdict.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    mark: u32,
+    digest: u64,
+}
+
+/// A packet taken from the queue.
+pub(super) struct Taken {
+    pub(super) id: u32,
+    pub(super) hook: trireme_datapath::Hook,
+    pub(super) bytes: Vec<u8>,
+    pub(super) large: bool,
+}
+
+/// What a verdict does to the release of the packet's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Release {
+    /// Nothing.
+    Keep,
+    /// Its next segments are not queued.
+    Give(u32),
+    /// Its next segments are queued.
+    TakeBack,
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Put {
+    Sent,
+    Lost,
+}
+
+impl Caught {
+    pub(super) fn new(
+        place: Place,
+        namespace: Namespace,
+        back_end: BackEnd,
+        (queue, raw): (Queue, RawSender),
+        field: MarkField,
+    ) -> Self {
+        Self {
+            place,
+            namespace,
+            back_end,
+            rules: None,
+            epoch: 0,
+            queue,
+            raw,
+            field,
+            waiting: HashMap::new(),
+            expected: VecDeque::new(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Takes what waits. What this process has sent itself goes on at once.
+    pub(super) fn take(
+        &mut self,
+        buffers: &mut Buffers,
+        taken: &mut Vec<Taken>,
+    ) -> Result<Received, trireme_nfqueue::QueueError> {
+        let Self { queue, waiting, expected, hasher, field, .. } = self;
+        queue.receive(buffers, |packet, verdicts| {
+            let ours = expected.iter().position(|sent| *sent == digest(hasher, packet.bytes));
+            if let Some(at) = ours.filter(|_| packet.hook == Hook::LocalOut) {
+                expected.remove(at);
+                let kept =
+                    verdicts.decide(packet.id, Action::Accept, Some(packet.mark & !field.mask()), None);
+                debug_assert!(kept, "a verdict without bytes is short");
+                return;
+            }
+            match kept(&packet) {
+                Some(whole) => {
+                    let digest = hasher.hash_one(packet.bytes);
+                    waiting.insert(packet.id, Waiting { mark: packet.mark, digest });
+                    taken.push(whole);
+                }
+                None => drop_now(verdicts, packet.id),
+            }
+        })
+    }
+
+    /// Lets a packet go on with the bytes it has now.
+    pub(super) fn pass(&mut self, id: u32, mut bytes: Vec<u8>, release: Release) -> Put {
+        let Some(Waiting { mark, digest }) = self.waiting.remove(&id) else { return Put::Lost };
+        let field = match release {
+            Release::Keep => 0,
+            Release::Give(value) => self.field.place(value),
+            Release::TakeBack => self.field.mask(),
+        };
+        let mark = Some(mark & !self.field.mask() | field);
+        let changed = self.hasher.hash_one(&bytes[..]) != digest;
+        if changed {
+            make_whole(&mut bytes);
+        }
+        if self.queue.decide(id, Action::Accept, mark, changed.then_some(&bytes)) {
+            return Put::Sent;
+        }
+        self.refuse(id);
+        Put::Lost
+    }
+
+    /// A packet does not go on.
+    pub(super) fn refuse(&mut self, id: u32) {
+        self.waiting.remove(&id);
+        let told = self.queue.decide(id, Action::Drop, None, None);
+        debug_assert!(told, "a verdict without bytes is short");
+    }
+
+    /// Puts a packet on its way that no queue holds, behind everything that was decided before.
+    pub(super) fn emit(&mut self, toward: Toward, mut bytes: Vec<u8>) -> Result<(), EmitError> {
+        make_whole(&mut bytes);
+        self.flush()?;
+        if toward == Toward::Network {
+            if self.expected.len() == EXPECTED {
+                self.expected.pop_front();
+            }
+            self.expected.push_back(digest(&self.hasher, &bytes));
+        }
+        Ok(self.raw.send(&bytes)?)
+    }
+
+    /// Whether packets of this process may be in the queue.
+    pub(super) fn expects(&self) -> bool {
+        !self.expected.is_empty()
+    }
+
+    /// Nothing of what was sent comes any more: a rule of somebody else dropped it, or the unit's own.
+    pub(super) fn expect_nothing(&mut self) {
+        self.expected.clear();
+    }
+
+    pub(super) fn flush(&mut self) -> Result<(), trireme_nfqueue::QueueError> {
+        self.queue.flush()
+    }
+}
+
+impl AsFd for Caught {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+}
+
+/// Why a packet was not sent.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EmitError {
+    #[error(transparent)]
+    Queue(#[from] trireme_nfqueue::QueueError),
+    #[error(transparent)]
+    Raw(#[from] RawError),
+}
+
+/// None for what cannot be judged: cut short, or caught where no rule of ours catches.
+fn kept(packet: &Packet<'_>) -> Option<Taken> {
+    let hook = match packet.hook {
+        Hook::LocalOut => trireme_datapath::Hook::FromPu,
+        Hook::LocalIn => trireme_datapath::Hook::ToPu,
+        Hook::PreRouting | Hook::Forward | Hook::PostRouting => return None,
+    };
+    packet.truncated_from.is_none().then(|| Taken {
+        id: packet.id,
+        hook,
+        bytes: packet.bytes.to_vec(),
+        large: packet.segments_later,
+    })
+}
+
+fn drop_now(verdicts: &mut trireme_nfqueue::Verdicts, id: u32) {
+    let told = verdicts.decide(id, Action::Drop, None, None);
+    debug_assert!(told, "a verdict without bytes is short");
+}
+
+/// Nobody completes the checksum of a packet behind its verdict, or of one that was sent whole.
+fn make_whole(bytes: &mut [u8]) {
+    let Ok(segment) = trireme_wire::tcp::Segment::parse(bytes) else { return };
+    if checksum::verify(bytes, &segment) == checksum::Checksum::Partial {
+        let completed = checksum::complete(bytes);
+        debug_assert!(completed.is_ok(), "the bytes were parsed a moment ago");
+    }
+}
+
+/// Of what the kernel does not change in a packet that it is handed whole.
+fn digest(hasher: &RandomState, bytes: &[u8]) -> u64 {
+    match ip::Packet::parse(bytes) {
+        Ok(ip) => hasher.hash_one((ip.src, ip.dst, bytes.get(ip.payload()))),
+        Err(_) => hasher.hash_one(bytes),
+    }
+}

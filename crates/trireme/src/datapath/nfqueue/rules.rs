@@ -1,0 +1,208 @@
+//! Rules and queue of one unit: written, changed, looked after, removed.
+
+use std::time::Instant;
+
+use tracing::{debug, info, warn};
+use trireme_conntrack::Conntrack;
+use trireme_flow::PuSlot;
+use trireme_netfilter::{BackEnd, OtherProtocols, RuleSet, Unanswered, apply, read, remove};
+use trireme_netns::{Namespace, reachable};
+use trireme_nfqueue::{Queue, QueueConfig, RawSender};
+use trireme_policy::Mode;
+use trireme_wire::tap;
+
+use super::caught::Caught;
+use super::kept::Unit;
+use super::place::Place;
+use super::supervisor::NfqueueSupervisor;
+use super::watch::Watched;
+use crate::datapath::supervisor::{Line, Refused};
+use crate::{Enforcement, FailMode, controller};
+
+/// Packets that may wait for their verdict, in each unit's queue.
+const QUEUE_LENGTH: u32 = 4096;
+
+/// Bytes of a queue's socket; the kernel counts a packet with what it takes itself.
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+impl NfqueueSupervisor {
+    /// Queue first, rules second: from the moment packets are caught there is someone to judge them.
+    pub(super) fn catch(&mut self, unit: &Enforcement, at: &Line<'_, Place>) -> Result<(), Refused> {
+        if self.units.get(&at.slot).is_some_and(|caught| caught.place != *at.place) {
+            self.let_go(at.slot)?;
+        }
+        let began = !self.units.contains_key(&at.slot);
+        if began {
+            let caught = self.open_queue(at)?;
+            self.ready.add(at.slot, &caught)?;
+            self.units.insert(at.slot, caught);
+        }
+        let outcome = self.write(unit, at.slot, at.epoch);
+        if outcome.is_err() && began {
+            self.forget(at.slot);
+        }
+        outcome
+    }
+
+    fn open_queue(&mut self, at: &Line<'_, Place>) -> Result<Caught, Refused> {
+        let namespace = at.place.open()?;
+        let Self { config, capabilities, buffers, .. } = self;
+        let queue =
+            QueueConfig { number: config.queue, length: QUEUE_LENGTH, receive_buffer: RECEIVE_BUFFER };
+        let (back_end, queue, raw) = namespace.run(|| -> Result<_, Refused> {
+            let back_end = match config.rules {
+                Some(chosen) => chosen,
+                None => capabilities.choose()?,
+            };
+            Ok((back_end, Queue::open(queue, buffers)?, RawSender::open(0)?))
+        })??;
+        Ok(Caught::new(at.place.clone(), namespace, back_end, (queue, raw), config.mark))
+    }
+
+    /// Brings the rules of a unit to what it is now, under this epoch.
+    pub(super) fn write(&mut self, unit: &Enforcement, slot: PuSlot, epoch: u32) -> Result<(), Refused> {
+        let kept = self.kept.units().get(&slot.0).copied();
+        let Some(caught) = self.units.get_mut(&slot) else { return Err("the unit is not enforced".into()) };
+        let namespace = caught.namespace.id().inode;
+        let held = kept.filter(|kept| kept.namespace == namespace);
+        if kept.is_some() && held.is_none() {
+            // Another namespace by now; what was open in the old one has ended with it.
+            self.table.forget(slot);
+        }
+        let before = caught.rules.map(|rules| rules.rule_set.released);
+        let released = match (before, held) {
+            (Some(released), _) if caught.epoch == epoch => released,
+            (None, Some(kept)) if kept.epoch == epoch => kept.released,
+            (Some(last), _) | (None, Some(Unit { released: last, .. })) => self.config.mark.next(last),
+            (None, None) => 1,
+        };
+        let wanted = rule_set(unit, &self.config, released);
+        let Caught { namespace: home, back_end, rules, .. } = caught;
+        let back_end = *back_end;
+        if rules.map(|rules| rules.rule_set) != wanted {
+            let start = Instant::now();
+            let first_again = before.is_some_and(|last| released < last);
+            *rules = home.run(|| -> Result<_, Refused> {
+                if first_again {
+                    // Marks of long ago would say the same as those of today.
+                    Conntrack::connect()?.forget_all()?;
+                }
+                match wanted {
+                    Some(wanted) => Ok(Some(apply(back_end, &wanted)?)),
+                    None => remove(back_end).map(|_| None).map_err(Refused::from),
+                }
+            })??;
+            debug!(unit = slot.0, time = ?start.elapsed(), "rules written");
+        }
+        caught.epoch = epoch;
+        let watched =
+            caught.rules.map(|rules| Watched::new(&caught.namespace, back_end, rules)).transpose()?;
+        self.watch.set(slot, watched);
+        self.kept.put_unit(slot, Unit { namespace, epoch, released })?;
+        Ok(())
+    }
+
+    /// The unit's rules go first, so that nothing is queued for nobody.
+    pub(super) fn let_go(&mut self, slot: PuSlot) -> Result<(), Refused> {
+        let removed = match self.units.get(&slot) {
+            Some(caught) => take_off(&caught.namespace, &[caught.back_end]),
+            None => match self.kept.units().get(&slot.0).and_then(|kept| find(kept.namespace)) {
+                Some(namespace) => take_off(&namespace, &BackEnd::ALL),
+                // The namespace has gone, and its rules with it.
+                None => Ok(()),
+            },
+        };
+        self.forget(slot);
+        self.kept.remove_unit(slot)?;
+        removed
+    }
+
+    /// Closes what is open; rules stay and queue for nobody.
+    pub(super) fn forget(&mut self, slot: PuSlot) {
+        self.watch.set(slot, None);
+        self.units.remove(&slot);
+    }
+
+    /// Writes rules again that somebody else changed; tells what was found, and why it could not be undone.
+    pub(super) fn repair(&mut self, slot: PuSlot, found: &str) -> Option<(String, Option<String>)> {
+        let caught = self.units.get_mut(&slot)?;
+        let rule_set = caught.rules?.rule_set;
+        let back_end = caught.back_end;
+        let written = caught.namespace.run(|| apply(back_end, &rule_set)).map_err(Refused::from);
+        let problem = match written.and_then(|written| written.map_err(Refused::from)) {
+            Ok(in_force) => {
+                caught.rules = Some(in_force);
+                None
+            }
+            Err(error) => Some(controller::chain(&*error)),
+        };
+        Some((format!("of its rules, {found}"), problem))
+    }
+
+    /// Whether the rules of an earlier run are in a namespace.
+    pub(super) fn has_rules(&self, place: &Place) -> bool {
+        let Ok(namespace) = place.open() else { return false };
+        let back_ends = self.config.rules.map_or_else(|| BackEnd::ALL.to_vec(), |chosen| vec![chosen]);
+        let found = namespace.run(|| back_ends.iter().any(|back_end| matches!(read(*back_end), Ok(Some(_)))));
+        found.unwrap_or(false)
+    }
+}
+
+/// None for a unit that is not judged at all.
+fn rule_set(unit: &Enforcement, config: &super::NfqueueConfig, released: u32) -> Option<RuleSet> {
+    let mode = unit.policy.mode();
+    let closed = mode == Mode::Enforce && unit.settings.fail_mode != FailMode::Open;
+    let denies = mode == Mode::Enforce && unit.settings.other_protocols == crate::OtherProtocols::Deny;
+    (mode != Mode::Off).then_some(RuleSet {
+        queue: config.queue,
+        field: config.mark,
+        released,
+        // A unit that is only observed loses nothing.
+        unanswered: if closed { Unanswered::Drop } else { Unanswered::Accept },
+        other_protocols: if denies { OtherProtocols::Deny } else { OtherProtocols::Allow },
+        tap_magic: tap::MAGIC,
+    })
+}
+
+fn take_off(namespace: &Namespace, back_ends: &[BackEnd]) -> Result<(), Refused> {
+    namespace.run(|| {
+        for back_end in back_ends {
+            match remove(*back_end) {
+                Ok(_) => {}
+                // What is not installed has written nothing.
+                Err(trireme_netfilter::NetfilterError::Missing { .. }) => {}
+                Err(error) => return Err(Refused::from(error)),
+            }
+        }
+        Ok(())
+    })?
+}
+
+fn find(inode: u64) -> Option<Namespace> {
+    reachable().into_iter().find(|namespace| namespace.id().inode == inode)
+}
+
+/// Removes rules of ours from every namespace that can be reached; gives their number.
+pub(super) fn clean_up() -> Result<usize, Refused> {
+    let mut cleaned = 0;
+    let mut outcome = Ok(());
+    for namespace in reachable() {
+        let removed = namespace.run(|| {
+            BackEnd::ALL.iter().try_fold(false, |any, back_end| match remove(*back_end) {
+                Ok(found) => Ok(any || found),
+                Err(trireme_netfilter::NetfilterError::Missing { .. }) => Ok(any),
+                Err(error) => Err(error),
+            })
+        });
+        match removed {
+            Ok(Ok(true)) => cleaned += 1,
+            Ok(Ok(false)) => {}
+            // One that cannot be cleaned does not keep the others from it.
+            Ok(Err(error)) => outcome = Err(Refused::from(error)),
+            // It has gone meanwhile.
+            Err(error) => warn!(%error, "namespace not entered"),
+        }
+    }
+    info!(namespaces = cleaned, "rules removed");
+    outcome.map(|()| cleaned)
+}
