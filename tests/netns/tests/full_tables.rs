@@ -150,6 +150,29 @@ fn a_unit_that_floods_its_quota_of_handshakes_leaves_the_others_theirs() {
 }
 
 #[test]
+fn unfinished_handshakes_of_others_send_no_known_peer_to_an_agent() {
+    let mut spec = WorldSpec::new().judged_by(Judge::Kernel);
+    let flooder = spec.lab.add_pu(Side::A, "flooder").unwrap();
+    let other = spec.lab.add_pu(Side::B, "other").unwrap();
+    spec.a = spec.a.with(&flooder, &["role=client"]);
+    spec.b = spec.b.with(&other, &["role=server"]);
+    let mut world = spec.start();
+    world.introduce();
+    world.introduce_pus(&flooder, &other);
+    let _server = Server::echo(&world.server.namespace, PORT).unwrap();
+    // Whatever is asked from here on is never answered.
+    world.a.kill().unwrap();
+    world.b.kill().unwrap();
+    half_open(&flooder, &other, 3000).unwrap();
+    for round in 0..500 {
+        for family in Family::BOTH {
+            let reach = world.client_sees(family, PORT);
+            assert_eq!(reach, Reach::Answered, "{family}, round {round}\n{}", world.logs());
+        }
+    }
+}
+
+#[test]
 fn a_server_flooded_with_handshakes_of_one_peer_answers_another_known_peer() {
     let mut spec = WorldSpec::new().judged_by(Judge::Kernel);
     let flooder = spec.lab.add_pu(Side::A, "flooder").unwrap();

@@ -124,16 +124,19 @@ static __always_inline __u64 closing_tag(__u64 hash)
 	return (mix(hash, 3) | 1ULL << PLACE_BITS) & ~PLACE;
 }
 
-static __always_inline __u32 bucket_of(__u64 hash)
-{
-	return hash >> 32 & bucket_mask;
-}
-
 /* The one that is tried first. */
 #define NEAR_BUCKETS 256
 static __always_inline __u32 near_bucket_of(__u64 hash)
 {
 	return hash & (NEAR_BUCKETS - 1) & bucket_mask;
+}
+
+/* The other one, never among those that are tried first: they fill up together. */
+static __always_inline __u32 bucket_of(__u64 hash)
+{
+	__u32 bucket = hash >> 32 & bucket_mask;
+
+	return bucket < NEAR_BUCKETS ? (bucket | NEAR_BUCKETS) & bucket_mask : bucket;
 }
 
 static __always_inline int same_flow(const struct flow_key *a, const struct flow_key *b)
