@@ -33,6 +33,8 @@ const SYSCTLS: [(&str, &str); 5] = [
 /// How the agents of a bed are set up.
 #[derive(Clone, Debug)]
 pub(crate) struct Enforcement {
+    /// `bpf` or `nfqueue`.
+    pub(crate) datapath: &'static str,
     /// Whether known identities stay in the kernel.
     pub(crate) fast_path: bool,
     /// Seconds that a token lives.
@@ -47,7 +49,14 @@ pub(crate) struct Enforcement {
 
 impl Default for Enforcement {
     fn default() -> Self {
-        Self { fast_path: true, lifetime_secs: 3600, fillers: 0, more: String::new(), others: false }
+        Self {
+            datapath: "bpf",
+            fast_path: true,
+            lifetime_secs: 3600,
+            fillers: 0,
+            more: String::new(),
+            others: false,
+        }
     }
 }
 
@@ -199,6 +208,7 @@ pub(crate) fn configs(
     let authority = Authority::create(program, lab.dir(), "ca")?;
     let config = |node: &str, keys: &NodeKeys| {
         let mut config = AgentConfig::new(node, keys.with_certificate(&authority), POLICY).quiet();
+        config.datapath = enforcement.datapath;
         config.lifetime_secs = enforcement.lifetime_secs;
         config.more.clone_from(&enforcement.more);
         if !enforcement.fast_path {

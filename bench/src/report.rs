@@ -228,6 +228,10 @@ fn target(case: &str) -> Option<&'static str> {
     Some(match case {
         "crr-fast-path" => ">= 0.95",
         "crr-many" => ">= 0.97",
+        "nfqueue-crr" => ">= 0.45",
+        "nfqueue-connect-p50" => "adds <= 30 us",
+        "nfqueue-bulk" | "nfqueue-rr-established" => ">= 0.97",
+        "nfqueue-drops" => "0",
         "connect-known-p50" => "adds <= 2 us",
         "connect-known-p99" => "adds <= 10 us",
         "first-contact-known-node" => "adds <= 250 us",

@@ -1,5 +1,7 @@
 //! All cases, in rounds.
 
+mod queues;
+
 use std::path::Path;
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
@@ -76,9 +78,9 @@ pub(crate) fn run(program: &Path, extent: Extent) -> anyhow::Result<Outcome> {
         profile::tables(&suite.fast, Family::V4, CLIENTS, extent.time)?.into()
     };
     progress("removing nodes and workloads");
-    let Suite { bare, fast, punt, many, rotating, strangers, results, .. } = suite;
+    let Suite { bare, fast, punt, many, rotating, queued, strangers, results, .. } = suite;
     std::thread::scope(|scope| {
-        for bed in [bare, fast, punt, many, rotating] {
+        for bed in [bare, fast, punt, many, rotating, queued] {
             scope.spawn(|| drop(bed));
         }
         drop(strangers);
@@ -93,6 +95,7 @@ struct Suite {
     punt: Bed,
     many: Bed,
     rotating: Bed,
+    queued: Bed,
     /// When the next rotation is to be measured.
     rotation: Instant,
     strangers: Strangers,
@@ -106,10 +109,12 @@ impl Suite {
         let with_others = Enforcement { others: true, ..plain.clone() };
         let short_lived = Enforcement { lifetime_secs: SHORT_LIFE_SECS, ..plain.clone() };
         let crowded = Enforcement { fillers: FILLERS, ..plain.clone() };
+        let queues = Enforcement { datapath: "nfqueue", ..plain.clone() };
         let slow = Enforcement { fast_path: false, ..plain };
         std::thread::scope(|scope| {
             let build = |enforcement| scope.spawn(move || Bed::enforced(program, enforcement));
-            let [rotating, fast, many, punt] = [&short_lived, &with_others, &crowded, &slow].map(build);
+            let [rotating, fast, many, punt, queued] =
+                [&short_lived, &with_others, &crowded, &slow, &queues].map(build);
             let bare = scope.spawn(|| Bed::bare(program));
             let strangers = Strangers::build(program)?;
             let (rotating, fast, many) = (built(rotating)?, built(fast)?, built(many)?);
@@ -125,6 +130,7 @@ impl Suite {
                 many,
                 rotation: rotating.began + rotation_interval(),
                 rotating,
+                queued: built(queued)?,
                 strangers,
                 results: Results::default(),
             })
@@ -139,6 +145,9 @@ impl Suite {
         self.rotation(SHORT_WAIT)?;
         self.latency()?;
         self.bystanders()?;
+        if !self.extent.quick {
+            self.queues()?;
+        }
         self.rotation(SHORT_WAIT)?;
         self.hammering()?;
         self.rotation(SHORT_WAIT)?;

@@ -117,6 +117,8 @@ const CASES: &str = "
   syn-flood-syns is the rate that the sender reached, syn-flood-punts how many segments went to user space.
 - policy-cut: from the change of the policy to the last byte that a connection carries which is no longer allowed.
 - agent-rss: the larger agent, after all of the load; -million: with 1,000,000 connections, 100 workloads, 10,000 peers.
+- nfqueue: the same loads with netfilter queues in the units' namespaces at both ends; nfqueue-agent-cpu is what both agents
+  take together, nfqueue-drops what no queue had room for.
 - punts-per-connection: segments that went to user space at both ends together, in crr-fast-path by IPv4.
 ";
 

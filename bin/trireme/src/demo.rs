@@ -14,10 +14,9 @@ mod tier;
 
 use std::time::Instant;
 
-use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 
-use crate::exit::{Answer, Blame, Failure, Outcome};
+use crate::exit::{Answer, Blame, Outcome};
 use crate::output;
 use report::Report;
 use stage::Stage;
@@ -64,16 +63,18 @@ pub(crate) enum DemoDatapath {
     Nfqueue,
 }
 
-/// Runs the demonstration and prints what came of it.
-pub(crate) fn run(arguments: &DemoArgs) -> Outcome {
-    match arguments.datapath {
-        DemoDatapath::Auto | DemoDatapath::Bpf => {}
-        DemoDatapath::Nfqueue => {
-            return Err(Failure::Usage(anyhow!(
-                "the nfqueue datapath is not part of this version: use --datapath bpf, or auto"
-            )));
+impl DemoDatapath {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Bpf => "bpf",
+            Self::Nfqueue => "nfqueue",
         }
     }
+}
+
+/// Runs the demonstration and prints what came of it.
+pub(crate) fn run(arguments: &DemoArgs) -> Outcome {
     requirements::check().runtime()?;
     let report = perform(arguments).runtime()?;
     let text = match arguments.format {
@@ -101,7 +102,8 @@ fn perform(arguments: &DemoArgs) -> anyhow::Result<Report> {
     let mut latency = latency::Samples::default();
     latency.bare(&stage)?;
     step("starting two agents with keys of one authority")?;
-    stage.start_agents()?;
+    stage.start_agents(arguments.datapath.name())?;
+    let datapath = stage.datapath()?;
     latency.first_contact(&stage)?;
     step("trying every tier against every tier: same node and across, IPv4 and IPv6")?;
     let matrix = matrix::run(&stage)?;
@@ -126,7 +128,7 @@ fn perform(arguments: &DemoArgs) -> anyhow::Result<Report> {
     }
     drop(stage);
     Ok(Report {
-        datapath: "bpf",
+        datapath,
         matrix,
         checks,
         latency_us: latency.summary(),

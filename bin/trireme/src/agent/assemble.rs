@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use trireme::datapath::bpf::{self, BpfConfig, BpfDatapath, Sizes};
-use trireme::datapath::nfqueue::{NfqueueConfig, NfqueueDatapath, RuleBackEnd};
+use trireme::datapath::nfqueue::{self, NfqueueConfig, NfqueueDatapath, RuleBackEnd};
 use trireme::{
     Authorize, DenyListFile, FilePolicyResolver, FlowStore, NodeSecrets, NotifyPeer, PuSettings, Refusal,
     StaticMonitor, StaticPu, Strictness, TargetNetworks, Trireme, UnitOverride, UnitSettings,
@@ -39,9 +39,9 @@ pub(super) fn controller(
         .monitor(StaticMonitor::new(units.collect()))
         .resolver(resolver)
         .collector(flows);
-    builder = match choose(config) {
+    builder = match choose(config)? {
         Chosen::Bpf(why) => builder.datapath(BpfDatapath::new(bpf(config)).because(why)),
-        Chosen::Nfqueue(why) => builder.datapath(NfqueueDatapath::new(nfqueue(config)).because(why)),
+        Chosen::Nfqueue(why) => builder.datapath(NfqueueDatapath::new(queues(config)).because(why)),
     };
     if let Some(path) = &config.policy.deny_list {
         builder = builder.deny_list(DenyListFile::open(path).usage()?);
@@ -55,19 +55,34 @@ enum Chosen {
     Nfqueue(String),
 }
 
-fn choose(config: &Config) -> Chosen {
+fn choose(config: &Config) -> Result<Chosen, Failure> {
+    let bpf_holds = bpf::held_units(&bpf(config));
+    let queues_hold = nfqueue::held_units(&config.node.state_dir);
     match config.datapath.kind {
-        DatapathKind::Bpf => Chosen::Bpf("as configured".to_owned()),
-        DatapathKind::Nfqueue => Chosen::Nfqueue("as configured".to_owned()),
-        DatapathKind::Auto => match bpf::probe() {
+        DatapathKind::Bpf if queues_hold > 0 => Err(both(queues_hold, "nfqueue")),
+        DatapathKind::Nfqueue if bpf_holds > 0 => Err(both(bpf_holds, "bpf")),
+        DatapathKind::Bpf => Ok(Chosen::Bpf("as configured".to_owned())),
+        DatapathKind::Nfqueue => Ok(Chosen::Nfqueue("as configured".to_owned())),
+        DatapathKind::Auto if queues_hold > 0 => {
+            Ok(Chosen::Nfqueue(format!("chosen because it holds {queues_hold} units from an earlier run")))
+        }
+        DatapathKind::Auto => Ok(match bpf::probe() {
             Ok(()) => Chosen::Bpf("chosen because the kernel has what it needs".to_owned()),
             Err(error) => Chosen::Nfqueue(format!("chosen because bpf cannot be used: {error}")),
-        },
+        }),
     }
 }
 
+/// Units must not be judged twice.
+fn both(units: usize, other: &str) -> Failure {
+    Failure::Usage(anyhow::anyhow!(
+        "datapath.kind: {units} units are still enforced by {other}: run `trireme agent --cleanup` with \
+         kind = \"{other}\" first, or go on with it"
+    ))
+}
+
 /// The part of the configuration that netfilter queues need.
-fn nfqueue(config: &Config) -> NfqueueConfig {
+fn queues(config: &Config) -> NfqueueConfig {
     NfqueueConfig {
         state_dir: config.node.state_dir.clone(),
         verify_threads: size(config.datapath.verify_threads.0),

@@ -133,7 +133,17 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "",
         "[datapath]\nxdp = true",
-        "agent.toml:15:1: datapath: unknown field `xdp`, expected one of `kind`, `instance`, `bpffs`, `verify_threads`",
+        "agent.toml:15:1: datapath: unknown field `xdp`, expected one of `kind`, `instance`, `bpffs`, `verify_threads`, `queue`, `mark`, `rules`",
+    ),
+    (
+        "",
+        "[datapath]\nmark = \"0xf0f0\"",
+        "agent.toml:15:8: datapath.mark: mark field 0x0000f0f0 has holes: choose bits side by side, such as 0xff000000",
+    ),
+    (
+        "",
+        "[datapath]\nrules = \"ipset\"",
+        "agent.toml:15:9: datapath.rules: unknown variant `ipset`, expected one of `auto`, `nft`, `iptables-nft`, `iptables-legacy`",
     ),
     // secrets
     (

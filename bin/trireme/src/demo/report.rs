@@ -20,7 +20,7 @@ pub(super) struct Check {
 
 /// The whole result.
 pub(super) struct Report {
-    pub(super) datapath: &'static str,
+    pub(super) datapath: String,
     pub(super) matrix: Vec<Cell>,
     pub(super) checks: Vec<Check>,
     pub(super) latency_us: Summary,
@@ -30,7 +30,7 @@ pub(super) struct Report {
 /// The JSON form.
 #[derive(Serialize)]
 struct Document<'a> {
-    datapath: &'static str,
+    datapath: &'a str,
     matrix: Vec<CellDocument>,
     checks: &'a [Check],
     latency_us: &'a Summary,
@@ -91,7 +91,7 @@ impl Report {
 
     pub(super) fn to_json(&self) -> serde_json::Result<String> {
         let document = Document {
-            datapath: self.datapath,
+            datapath: &self.datapath,
             matrix: self.matrix.iter().map(CellDocument::from).collect(),
             checks: &self.checks,
             latency_us: &self.latency_us,
@@ -180,7 +180,7 @@ mod tests {
         };
         let check = Check { name: "replay", ok: true, detail: "nothing came back".to_owned() };
         Report {
-            datapath: "bpf",
+            datapath: "bpf".to_owned(),
             matrix: vec![cell],
             checks: vec![check],
             latency_us: Summary::default(),

@@ -45,13 +45,13 @@ impl Stage {
     }
 
     /// Makes keys and starts both agents.
-    pub(super) fn start_agents(&mut self) -> anyhow::Result<()> {
+    pub(super) fn start_agents(&mut self, datapath: &'static str) -> anyhow::Result<()> {
         let program = AgentProgram::new(env::current_exe().context("cannot find the running program")?);
         let authority = Authority::create(&program, self.lab.dir(), "demo-ca")?;
         for side in Side::BOTH {
             let name = self.lab.node(side).name();
             let trust = authority.issue(&name, &["tier=*", "app=three-tier"])?.with_certificate(&authority);
-            let mut config = AgentConfig::new(&name, trust, POLICY);
+            let mut config = AgentConfig { datapath, ..AgentConfig::new(&name, trust, POLICY) };
             let callers = self.callers.iter().map(|(tier, pu)| (*tier, pu));
             let units = self.replicas.iter().map(|((_, tier), pu)| (*tier, pu)).chain(callers);
             for (tier, pu) in units.filter(|(_, pu)| pu.side == side) {
@@ -88,6 +88,13 @@ impl Stage {
             Some(second) if from == to && to_side == Side::A => Ok(second),
             _ => self.replica(Side::A, from),
         }
+    }
+
+    /// What enforces, as the agent of the first node says.
+    pub(super) fn datapath(&self) -> anyhow::Result<String> {
+        let status = self.agent(Side::A)?.status()?;
+        let kind = status.pointer("/datapath/kind").and_then(|kind| kind.as_str());
+        Ok(kind.context("the agent does not say what enforces")?.to_owned())
     }
 
     /// The agent of a node.

@@ -172,19 +172,26 @@ fn an_edge_that_is_not_there_is_refused() {
     refused(check(&stage, Some(&netns), None), "/etc/hostname is not a network namespace");
 }
 
-#[test]
-fn a_data_path_that_does_not_exist_yet_is_refused() {
-    let stage = pki_stage();
-    configure(&stage, PKI, PU);
-    let text = stage.read("agent.toml").replace("[datapath]\n", "[datapath]\nkind = \"nfqueue\"\n");
+/// Sets keys of the section about the data path.
+fn set_datapath(stage: &Stage, lines: &str) {
+    let text = stage.read("agent.toml").replace("[datapath]\n", &format!("[datapath]\n{lines}\n"));
     stage.write("agent.toml", &text);
-    refused(check(&stage, None, None), "this version has no nfqueue data path: write \"bpf\" or \"auto\"");
+}
+
+#[test]
+fn a_fail_mode_that_netfilter_queues_do_not_have_is_refused() {
+    let stage = pki_stage();
+    configure(&stage, PKI, &format!("{PU}fail_mode = \"last-known-for 60s\"\n"));
+    set_datapath(&stage, "kind = \"nfqueue\"");
+    let expected = "fail_mode last-known-for needs the bpf data path: choose closed or open";
+    refused(check(&stage, None, None), expected);
 }
 
 #[test]
 fn missing_privileges_are_named() {
     let stage = pki_stage();
     configure(&stage, PKI, PU);
+    set_datapath(&stage, "kind = \"bpf\"");
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-bpf", "--inh-caps=-bpf"]).arg(stage.command().get_program());
     command.args(["agent", "--config", "agent.toml", "--check"]).current_dir(stage.path());

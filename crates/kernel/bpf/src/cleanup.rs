@@ -53,6 +53,18 @@ pub(crate) fn run(bpffs: &Path, instance: &str) -> Result<CleanupReport, Cleanup
     if problems.is_empty() { Ok(report) } else { Err(CleanupError::Incomplete(problems)) }
 }
 
+/// How many PUs an instance has attached, whether a process holds it or not; those of versions that cannot be read do not
+/// count.
+pub(crate) fn attached(bpffs: &Path, instance: &str) -> usize {
+    let directory = pins::directory(bpffs, instance);
+    let versions = (1..=ABI_VERSION).map(|version| directory.join(format!("v{version}")).join("edges"));
+    versions
+        .filter(|path| path.exists())
+        .filter_map(|path| recorded(&path).ok())
+        .map(|edges| edges.len())
+        .sum()
+}
+
 /// Detaches one PU by its record, in the namespace it lies in.
 pub(crate) fn detach_record(maps: &Path, slot: Slot, record: &EdgeRecord, problems: &mut Vec<Cause>) {
     let edge = from_record(record);

@@ -147,6 +147,11 @@ impl Plane {
         Ok(plane)
     }
 
+    /// Returns how many PUs an instance has attached, whether a process holds it or not.
+    pub fn attached(bpffs: &std::path::Path, instance: &str) -> usize {
+        crate::cleanup::attached(bpffs, instance)
+    }
+
     /// Removes every pin, link, filter and interface of an instance; call it in the namespace the instance was
     /// opened in. PUs are open afterwards.
     ///

@@ -18,6 +18,11 @@ const START: Duration = Duration::from_secs(90);
 /// How often the log is looked at while an agent starts.
 const TICK: Duration = Duration::from_millis(50);
 
+/// Hides the namespaces of other laboratories, which run at the same time, from a program: what cleans up goes into
+/// every namespace that it can find.
+const ALONE: &str = "for name in /run/netns/*; do case $name in */tl-$1-*) ;; *) umount -l $name ;; esac; done 2>&-; \
+                     shift; exec \"$@\"";
+
 /// The program under test.
 #[derive(Clone, Debug)]
 pub struct AgentProgram(PathBuf);
@@ -44,6 +49,8 @@ pub struct Agent {
     program: AgentProgram,
     namespace: Namespace,
     side: Side,
+    /// The id of its laboratory.
+    lab: String,
     dir: PathBuf,
     process: Option<Process>,
 }
@@ -66,9 +73,31 @@ impl Agent {
         write(&dir.join("deny-list"), "")?;
         write(&dir.join("agent.toml"), &config.to_toml(&instance, &lab.bpffs()))?;
         let namespace = lab.node(side).namespace.clone();
-        let mut agent = Self { program: program.clone(), namespace, side, dir, process: None };
+        let mut agent =
+            Self { program: program.clone(), namespace, side, lab: lab.id().to_owned(), dir, process: None };
         agent.launch(config)?;
         Ok(agent)
+    }
+
+    /// Writes the configuration and gives the command that runs `trireme agent` with it, to be run in the node's
+    /// namespace: for agents that should not start.
+    ///
+    /// # Errors
+    /// [`LabError::Io`] if the files cannot be written.
+    pub fn command(
+        lab: &Lab,
+        side: Side,
+        program: &AgentProgram,
+        config: &AgentConfig,
+        more: &[&str],
+    ) -> Result<Command, LabError> {
+        let dir = lab.dir().join(format!("agent-{side}"));
+        fs::create_dir_all(&dir).map_err(LabError::io(format!("creating {}", dir.display())))?;
+        write(&dir.join("policy.yaml"), &config.policy)?;
+        write(&dir.join("agent.toml"), &config.to_toml(&format!("lab-{}-{side}", lab.id()), &lab.bpffs()))?;
+        let mut command = Command::new(&program.0);
+        command.arg("agent").arg("--config").arg(dir.join("agent.toml")).args(more);
+        Ok(command)
     }
 
     /// Starts it again after [`Agent::kill`] or [`Agent::stop`], perhaps with other settings.
@@ -195,8 +224,11 @@ impl Agent {
     /// [`LabError::Command`] if the program says it cannot.
     pub fn clean_up(&self) -> Result<String, LabError> {
         let config = self.dir.join("agent.toml");
-        let mut command = Command::new(&self.program.0);
+        let mut command = Command::new("unshare");
         command
+            .args(["--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", ALONE, "sh"])
+            .arg(&self.lab)
+            .arg(&self.program.0)
             .args(["agent", "--cleanup", "--config"])
             .arg(config)
             .env("TRIREME_PSK", "unused-but-long-enough-0123456789");

@@ -102,6 +102,12 @@ pub fn probe() -> Result<(), DatapathError> {
     Plane::probe().map_err(|error| DatapathError::Unsupported(crate::controller::chain(&error)))
 }
 
+/// How many units an instance has attached, whether an agent runs or not.
+#[must_use]
+pub fn held_units(config: &BpfConfig) -> usize {
+    Plane::attached(&config.bpffs, &config.instance)
+}
+
 /// Removes everything an instance left in the kernel: its units are open afterwards.
 ///
 /// Gives a short account of what was removed.

@@ -14,7 +14,7 @@ mod supervisor;
 mod table;
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -32,6 +32,7 @@ use super::privilege::{self, Need};
 use super::supervisor::{BackEnd, EnforcerSetup, Refused};
 use crate::{Enforcement, FailMode};
 
+use kept::Kept;
 use place::Place;
 use supervisor::NfqueueSupervisor;
 
@@ -98,6 +99,12 @@ impl BackEnd for NfqueueConfig {
     fn open(self) -> Result<NfqueueSupervisor, DatapathError> {
         NfqueueSupervisor::new(self)
     }
+}
+
+/// How many units rules of an earlier run catch, whether an agent runs or not.
+#[must_use]
+pub fn held_units(state_dir: &Path) -> usize {
+    Kept::open(state_dir).map_or(0, |kept| rules::held(&kept))
 }
 
 /// Removes the rules of this data path from every network namespace that can be reached: the units in them are open

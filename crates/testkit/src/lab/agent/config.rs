@@ -21,6 +21,8 @@ pub struct AgentConfig {
     pub other_protocols: &'static str,
     /// `bpf` or `nfqueue`.
     pub datapath: &'static str,
+    /// More lines of the section `[datapath]`.
+    pub datapath_more: String,
     /// Whether target networks admit only identities.
     pub strict_identity: bool,
     /// Seconds a token lives.
@@ -91,6 +93,7 @@ impl AgentConfig {
             refusal: "silent",
             other_protocols: "deny",
             datapath: "bpf",
+            datapath_more: String::new(),
             strict_identity: false,
             lifetime_secs: 600,
             log_level: "debug",
@@ -120,6 +123,7 @@ impl AgentConfig {
         let Self {
             node,
             datapath,
+            datapath_more,
             trust,
             encoding,
             authorization,
@@ -136,7 +140,7 @@ impl AgentConfig {
         } = self;
         let mut text = format!(
             "[node]\nid = {}\nstate_dir = \"state\"\nsocket = \"agent.sock\"\n\n\
-             [datapath]\nkind = \"{datapath}\"\ninstance = {}\nbpffs = {}\n\n\
+             [datapath]\nkind = \"{datapath}\"\ninstance = {}\nbpffs = {}\n{datapath_more}\n\
              [token]\nencoding = {}\nlifetime_secs = {lifetime_secs}\n\n\
              [enforcement]\nauthorization = {}\nrefusal = {}\nother_protocols = {}\n\
              strict_identity = {strict_identity}\n{enforcement}\n\

@@ -12,7 +12,7 @@ use trireme_policy::Mode;
 use trireme_wire::tap;
 
 use super::caught::Caught;
-use super::kept::Unit;
+use super::kept::{Kept, Unit};
 use super::place::Place;
 use super::supervisor::NfqueueSupervisor;
 use super::watch::Watched;
@@ -180,6 +180,21 @@ fn take_off(namespace: &Namespace, back_ends: &[BackEnd]) -> Result<(), Refused>
 
 fn find(inode: u64) -> Option<Namespace> {
     reachable().into_iter().find(|namespace| namespace.id().inode == inode)
+}
+
+/// Units of an earlier run whose rules are still there.
+pub(super) fn held(kept: &Kept) -> usize {
+    if kept.units().is_empty() {
+        return 0;
+    }
+    let inodes: Vec<u64> = kept.units().values().map(|unit| unit.namespace).collect();
+    let theirs = reachable().into_iter().filter(|namespace| inodes.contains(&namespace.id().inode));
+    theirs.filter(has_any).count()
+}
+
+fn has_any(namespace: &Namespace) -> bool {
+    let found = namespace.run(|| BackEnd::ALL.iter().any(|back_end| matches!(read(*back_end), Ok(Some(_)))));
+    found.unwrap_or(false)
 }
 
 /// Removes rules of ours from every namespace that can be reached; gives their number.
