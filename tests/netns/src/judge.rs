@@ -172,7 +172,7 @@ impl World {
                 assert_eq!(reach, Reach::Answered, "{family}\n{}", self.logs());
                 Ok(self.fast().since(before).is_whole())
             };
-            eventually("a handshake judged by the programs", PATIENT, meet, || self.look())
+            eventually("a handshake judged by the programs", PATIENT * 6, meet, || self.look())
                 .unwrap_or_else(|error| panic!("{family}: {error}"));
         }
     }
