@@ -85,10 +85,13 @@ pub(crate) fn legacy_rules(programs: &Programs) -> Result<bool, NetfilterError> 
 
 impl Tables {
     pub(crate) fn list(programs: &Programs, variant: Variant) -> Result<Self, NetfilterError> {
-        Ok(Self {
-            variant,
-            halves: [half(programs, variant, Family::V4)?, half(programs, variant, Family::V6)?],
-        })
+        // A new thread is in the namespace of the one that starts it.
+        let (four, six) = std::thread::scope(|scope| {
+            let six = scope.spawn(|| half(programs, variant, Family::V6));
+            (half(programs, variant, Family::V4), six.join())
+        });
+        let six = six.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok(Self { variant, halves: [four?, six?] })
     }
 
     /// Writes one family, and takes both back to what they were if that fails.

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use trireme_netns::Namespace;
 
-use crate::parts::{Part, damage, print_of};
+use crate::parts::{Part, damage, print_of, respelled};
 use crate::turn::Turn;
 use crate::{BackEnd, Damage, Denied, InForce, NetfilterError, Programs, RuleSet, iptables, nft};
 
@@ -153,22 +153,23 @@ impl Programs {
     /// What these programs list after the set was written into an untouched namespace.
     ///
     /// Programs of different versions spell the same rule differently; so what is found is never compared with what
-    /// was written.
+    /// was written. Sets that differ in what is released only are written there once.
     pub(crate) fn expected(
         &self,
         back_end: BackEnd,
         rule_set: &RuleSet,
-    ) -> Result<Arc<[Part]>, NetfilterError> {
+    ) -> Result<Vec<Part>, NetfilterError> {
         type Spellings = HashMap<(Programs, BackEnd, RuleSet), Arc<[Part]>>;
         static SPELLINGS: LazyLock<Mutex<Spellings>> = LazyLock::new(Mutex::default);
-        let key = (self.clone(), back_end, *rule_set);
+        let model = RuleSet { released: rule_set.field.max(), ..*rule_set };
+        let key = (self.clone(), back_end, model);
         let known = SPELLINGS.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(known) = known {
-            return Ok(known);
+            return Ok(respelled(&known, &model, rule_set));
         }
         let parts: Arc<[Part]> = Namespace::anonymous()?
             .run(|| {
-                self.list(back_end)?.write(self, rule_set)?;
+                self.list(back_end)?.write(self, &model)?;
                 Ok::<_, NetfilterError>(self.list(back_end)?.parts().into())
             })
             .map_err(NetfilterError::from)
@@ -178,7 +179,7 @@ impl Programs {
             spellings.clear();
         }
         spellings.insert(key, Arc::clone(&parts));
-        Ok(parts)
+        Ok(respelled(&parts, &model, rule_set))
     }
 
     fn list(&self, back_end: BackEnd) -> Result<Box<dyn Listed>, NetfilterError> {

@@ -1,7 +1,7 @@
 //! Our part of what the kernel lists, in a form that can be compared.
 
-use crate::Damage;
 use crate::in_force::fingerprint;
+use crate::{Damage, RuleSet};
 
 /// A chain of ours, the jumps to one, or a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,23 @@ pub(crate) fn print_of(parts: &[Part]) -> u64 {
         let lines = part.lines.iter().flatten().map(String::as_str);
         std::iter::once(part.name.as_str()).chain(lines)
     }))
+}
+
+/// The parts of another set that differs from the one they were listed for in what is released only.
+///
+/// The model releases the largest value: neither a single bit nor all of them, it stands for nothing else.
+pub(crate) fn respelled(parts: &[Part], model: &RuleSet, wanted: &RuleSet) -> Vec<Part> {
+    let (old, new) = (model.released_mark(), wanted.released_mark());
+    let line = |line: &String| {
+        line.replace(&format!("released={} ", model.released), &format!("released={} ", wanted.released))
+            .replace(&format!("{old:#x}/"), &format!("{new:#x}/"))
+            .replace(&format!("{old:#010x}"), &format!("{new:#010x}"))
+    };
+    let part = |part: &Part| Part {
+        name: part.name.clone(),
+        lines: part.lines.as_ref().map(|lines| lines.iter().map(line).collect()),
+    };
+    parts.iter().map(part).collect()
 }
 
 /// Names the first difference.
