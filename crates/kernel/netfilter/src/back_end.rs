@@ -30,6 +30,16 @@ impl BackEnd {
     }
 }
 
+impl BackEnd {
+    /// How its programs write a mark.
+    pub(crate) fn spelling(self) -> fn(u32) -> String {
+        match self {
+            Self::Nft => |mark| format!("{mark:#010x}"),
+            Self::IptablesNft | Self::IptablesLegacy => |mark| format!("{mark:#x}"),
+        }
+    }
+}
+
 impl fmt::Display for BackEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

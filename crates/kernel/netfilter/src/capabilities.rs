@@ -84,7 +84,7 @@ impl Capabilities {
             other_protocols: OtherProtocols::Deny,
             tap_magic: [0; 4],
         };
-        self.programs.expected(back_end, &sample).map(drop).map_err(|error| {
+        self.programs.spelled(back_end, &sample).map(drop).map_err(|error| {
             if let NetfilterError::Failed { program, said } = error {
                 format!("{program} says {said}: a kernel with {} is needed", parts_of(back_end))
             } else {

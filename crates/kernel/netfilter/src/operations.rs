@@ -76,11 +76,14 @@ impl Programs {
     pub fn apply(&self, back_end: BackEnd, rule_set: &RuleSet) -> Result<InForce, NetfilterError> {
         rule_set.check()?;
         // Shows as well that programs and kernel know every part, before anything is changed here.
-        let expected = self.expected(back_end, rule_set)?;
+        let mut expected = self.expected(back_end, rule_set)?;
         let _turn = Turn::take()?;
         let mut found = self.list(back_end)?;
         let mut attempts = 0;
         while let Some(damage) = damage(&found.parts(), &expected) {
+            if attempts == 1 {
+                expected = self.spelled(back_end, rule_set)?.to_vec();
+            }
             if let Some(place) = found.stranger() {
                 return Err(NetfilterError::Taken { place });
             }
@@ -122,7 +125,11 @@ impl Programs {
     ) -> Result<Result<(), Damage>, NetfilterError> {
         let expected = self.expected(back_end, &in_force.rule_set)?;
         let found = self.list(back_end)?.parts();
-        Ok(damage(&found, &expected).map_or(Ok(()), Err))
+        if damage(&found, &expected).is_none() {
+            return Ok(Ok(()));
+        }
+        let spelled = self.spelled(back_end, &in_force.rule_set)?;
+        Ok(damage(&found, &spelled).map_or(Ok(()), Err))
     }
 
     /// [`remove()`] with these programs.
@@ -150,26 +157,35 @@ impl Programs {
         Ok(self.list(back_end)?.denied())
     }
 
+    /// What these programs list after the set was written, as they are known to spell sets that differ in what is
+    /// released only.
+    ///
+    /// Programs of versions that spell otherwise than expected are found out by [`spelled`](Self::spelled).
+    fn expected(&self, back_end: BackEnd, rule_set: &RuleSet) -> Result<Vec<Part>, NetfilterError> {
+        let model = RuleSet { released: rule_set.field.max(), ..*rule_set };
+        let parts = self.spelled(back_end, &model)?;
+        Ok(respelled(&parts, back_end.spelling(), &model, rule_set))
+    }
+
     /// What these programs list after the set was written into an untouched namespace.
     ///
     /// Programs of different versions spell the same rule differently; so what is found is never compared with what
-    /// was written. Sets that differ in what is released only are written there once.
-    pub(crate) fn expected(
+    /// was written.
+    pub(crate) fn spelled(
         &self,
         back_end: BackEnd,
         rule_set: &RuleSet,
-    ) -> Result<Vec<Part>, NetfilterError> {
+    ) -> Result<Arc<[Part]>, NetfilterError> {
         type Spellings = HashMap<(Programs, BackEnd, RuleSet), Arc<[Part]>>;
         static SPELLINGS: LazyLock<Mutex<Spellings>> = LazyLock::new(Mutex::default);
-        let model = RuleSet { released: rule_set.field.max(), ..*rule_set };
-        let key = (self.clone(), back_end, model);
+        let key = (self.clone(), back_end, *rule_set);
         let known = SPELLINGS.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(known) = known {
-            return Ok(respelled(&known, &model, rule_set));
+            return Ok(known);
         }
         let parts: Arc<[Part]> = Namespace::anonymous()?
             .run(|| {
-                self.list(back_end)?.write(self, &model)?;
+                self.list(back_end)?.write(self, rule_set)?;
                 Ok::<_, NetfilterError>(self.list(back_end)?.parts().into())
             })
             .map_err(NetfilterError::from)
@@ -179,7 +195,7 @@ impl Programs {
             spellings.clear();
         }
         spellings.insert(key, Arc::clone(&parts));
-        Ok(respelled(&parts, &model, rule_set))
+        Ok(parts)
     }
 
     fn list(&self, back_end: BackEnd) -> Result<Box<dyn Listed>, NetfilterError> {

@@ -23,12 +23,20 @@ pub(crate) fn print_of(parts: &[Part]) -> u64 {
 /// The parts of another set that differs from the one they were listed for in what is released only.
 ///
 /// The model releases the largest value: neither a single bit nor all of them, it stands for nothing else.
-pub(crate) fn respelled(parts: &[Part], model: &RuleSet, wanted: &RuleSet) -> Vec<Part> {
-    let (old, new) = (model.released_mark(), wanted.released_mark());
+pub(crate) fn respelled(
+    parts: &[Part],
+    spell: fn(u32) -> String,
+    model: &RuleSet,
+    wanted: &RuleSet,
+) -> Vec<Part> {
+    let (old, new) = (spell(model.released_mark()), spell(wanted.released_mark()));
+    // How `nft` writes what keeps the other bits.
+    let others = !wanted.field.mask();
+    let kept = (spell(others | model.released_mark()), spell(others | wanted.released_mark()));
     let line = |line: &String| {
         line.replace(&format!("released={} ", model.released), &format!("released={} ", wanted.released))
-            .replace(&format!("{old:#x}/"), &format!("{new:#x}/"))
-            .replace(&format!("{old:#010x}"), &format!("{new:#010x}"))
+            .replace(&kept.0, &kept.1)
+            .replace(&old, &new)
     };
     let part = |part: &Part| Part {
         name: part.name.clone(),
