@@ -15,6 +15,8 @@ use trireme_api::Server;
 use trireme_runtime::{CancellationToken, LogConfig, Signal, Signals, Tasks, logging, notify};
 
 use crate::cli::AgentArgs;
+
+pub(crate) use assemble::bpf as bpf_config;
 use trireme::datapath::nfqueue;
 
 use crate::config::{Config, DatapathKind};

@@ -37,6 +37,8 @@ pub(crate) enum Verb {
     Status(StatusArgs),
     /// Ask whether a connection would be allowed, and why.
     Explain(ExplainArgs),
+    /// Look at the machine and at a configuration: what would be in the way of an agent, and what to do.
+    Doctor(DoctorArgs),
     /// Show it all at work: two nodes in network namespaces, four tiers of real programs, checked.
     Demo(DemoArgs),
 }
@@ -270,6 +272,32 @@ pub(crate) struct ExplainArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ExplainFormat {
     Text,
+    Json,
+}
+
+/// `trireme doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  trireme doctor
+  trireme doctor --config /etc/trireme/agent.toml
+  trireme doctor -o json
+
+Changes nothing. A line for each finding: ok, note (good to know) or problem, what was found, and behind an arrow what to
+do. Exit code 0: no problem; 1: at least one. Run it as the agent's user, with the agent's capabilities.")]
+pub(crate) struct DoctorArgs {
+    /// Look at this configuration, its units and keys, too.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// How to print it.
+    #[arg(long, short, value_name = "FORMAT", default_value = "table")]
+    pub(crate) output: DoctorFormat,
+}
+
+/// How findings are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DoctorFormat {
+    Table,
     Json,
 }
 

@@ -1,4 +1,4 @@
-//! The one program: `trireme agent`, `keys`, `flows`, `status`, `explain`, `demo`.
+//! The one program: `trireme agent`, `keys`, `flows`, `status`, `explain`, `doctor`, `demo`.
 //!
 //! Start with [`cli::Cli`] (what can be asked) and [`exit::Failure`] (how a verb fails). One file per verb; this
 //! one only wires. Nothing here judges packets or policies: the verbs call the library and print.
@@ -12,6 +12,7 @@ mod agent;
 mod cli;
 mod config;
 mod demo;
+mod doctor;
 mod exit;
 mod explain;
 mod flows;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         Verb::Flows(arguments) => flows::run(&arguments),
         Verb::Status(arguments) => status::run(&arguments),
         Verb::Explain(arguments) => explain::run(&arguments),
+        Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Demo(arguments) => demo::run(&arguments),
     })
 }

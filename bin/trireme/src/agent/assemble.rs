@@ -104,7 +104,7 @@ fn queues(config: &Config) -> NfqueueConfig {
 }
 
 /// The part of the configuration that programs in the kernel need.
-pub(super) fn bpf(config: &Config) -> BpfConfig {
+pub(crate) fn bpf(config: &Config) -> BpfConfig {
     BpfConfig {
         node: config.node.id.clone(),
         state_dir: config.node.state_dir.clone(),

@@ -4,6 +4,7 @@
 mod agent_check;
 mod agent_fast;
 mod agent_run;
+mod doctor;
 mod explain;
 mod keys;
 mod stage;

@@ -38,8 +38,9 @@ pub(crate) fn loads_a_program() -> Result<(), OpenError> {
     }
 }
 
-/// True if the kernel has tcx links.
-pub(crate) fn has_tcx() -> bool {
+/// True if the kernel has tcx links (6.6); before them programs are filters on a clsact qdisc.
+#[must_use]
+pub fn has_tcx() -> bool {
     version(&release()).is_some_and(|version| version >= TCX)
 }
 

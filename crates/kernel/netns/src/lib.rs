@@ -10,9 +10,11 @@
 mod behind;
 mod link;
 mod namespace;
+mod offload;
 mod sysctl;
 
 pub use behind::{behind, reachable};
 pub use link::{Filter, Link, LinkError, Links, host_side};
 pub use namespace::{Namespace, NamespaceError, NamespaceId};
+pub use offload::merges_received;
 pub use sysctl::disable_ipv6;

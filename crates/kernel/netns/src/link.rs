@@ -25,6 +25,8 @@ pub struct Link {
     pub ethernet: bool,
     /// True for one end of a veth pair.
     pub veth: bool,
+    /// True for one end of a netkit pair.
+    pub netkit: bool,
     /// Interface index of the device below or of the other end, in its own namespace.
     pub lower: Option<u32>,
     /// True if that device is in another namespace.
@@ -325,6 +327,7 @@ fn link_of(message: &LinkMessage) -> Link {
         ethernet: message.header.link_layer_type == LinkLayerType::Ether
             && message.header.interface_family == AddressFamily::Unspec,
         veth: false,
+        netkit: false,
         lower: None,
         lower_elsewhere: false,
         lower_namespace: None,
@@ -345,6 +348,7 @@ fn link_of(message: &LinkMessage) -> Link {
             link.mtu = *mtu;
         } else if let LinkAttribute::LinkInfo(infos) = attribute {
             link.veth = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Veth)));
+            link.netkit = infos.iter().any(|info| matches!(info, LinkInfo::Kind(InfoKind::Netkit)));
         }
     }
     link

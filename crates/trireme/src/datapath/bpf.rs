@@ -16,14 +16,16 @@ use std::path::PathBuf;
 
 use trireme_bpf::{Plane, PlaneConfig};
 use trireme_identity::NodeId;
+use trireme_netns::Links;
 
-pub use trireme_bpf::{Limits, Sizes};
+pub use trireme_bpf::{Limits, OnHook, Sizes, WallClock, has_tcx, wall_clock};
+pub use trireme_netns::{Link, merges_received};
 
 use super::DatapathError;
 use super::local::LocalDatapath;
 use super::privilege::{self, Need};
 use super::supervisor::{BackEnd, EnforcerSetup, Refused};
-use crate::Enforcement;
+use crate::{Edge, Enforcement};
 
 use supervisor::BpfSupervisor;
 
@@ -100,6 +102,49 @@ impl BackEnd for BpfConfig {
 pub fn probe() -> Result<(), DatapathError> {
     privilege::check(BpfConfig::KIND, &NEEDED)?;
     Plane::probe().map_err(|error| DatapathError::Unsupported(crate::controller::chain(&error)))
+}
+
+/// Checks whether the process may do what the BPF data path does.
+///
+/// # Errors
+/// [`DatapathError::Unsupported`], naming every capability that is missing.
+pub fn privileges() -> Result<(), DatapathError> {
+    privilege::check(BpfConfig::KIND, &NEEDED)
+}
+
+/// Finds the interface at which programs would catch a unit: its name, and whether it is inside the unit's namespace.
+///
+/// Must run on a thread outside of any asynchronous runtime.
+///
+/// # Errors
+/// [`DatapathError::Unsupported`], naming what is not there.
+pub fn edge_of(edge: &Edge) -> Result<(String, bool), DatapathError> {
+    match place::find(edge) {
+        Ok(trireme_bpf::Edge::Interface(name)) => Ok((name, false)),
+        Ok(trireme_bpf::Edge::Namespace { device, .. }) => Ok((device, true)),
+        Err(error) => Err(DatapathError::Unsupported(crate::controller::chain(&error))),
+    }
+}
+
+/// Lists the interfaces of the calling thread's network namespace.
+///
+/// Must run on a thread outside of any asynchronous runtime.
+///
+/// # Errors
+/// [`DatapathError::Kernel`] if the kernel does not tell.
+pub fn interfaces() -> Result<Vec<Link>, DatapathError> {
+    let found = Links::connect().and_then(|links| links.all());
+    found.map_err(|error| DatapathError::kernel("list the interfaces", error))
+}
+
+/// Lists what is on the hooks of an interface of the calling thread's network namespace, on each in the order in which the
+/// kernel runs it.
+///
+/// # Errors
+/// [`DatapathError::Kernel`] if the kernel does not tell.
+pub fn programs_on(interface: &str) -> Result<Vec<OnHook>, DatapathError> {
+    let found = trireme_bpf::programs_on(interface);
+    found.map_err(|error| DatapathError::kernel(format!("list the programs on {interface}"), error))
 }
 
 /// How many units an instance has attached, whether an agent runs or not.

@@ -24,13 +24,14 @@ use trireme_identity::Direction;
 use trireme_identity::time::{Instant, WallTime};
 use trireme_token::Role;
 
+use trireme_netfilter::Capabilities;
 pub use trireme_netfilter::{BackEnd as RuleBackEnd, FieldError, MarkField};
 
 use super::DatapathError;
 use super::local::LocalDatapath;
 use super::privilege::{self, Need};
 use super::supervisor::{BackEnd, EnforcerSetup, Refused};
-use crate::{Enforcement, FailMode};
+use crate::{Edge, Enforcement, FailMode};
 
 use kept::Kept;
 use place::Place;
@@ -99,6 +100,34 @@ impl BackEnd for NfqueueConfig {
     fn open(self) -> Result<NfqueueSupervisor, DatapathError> {
         NfqueueSupervisor::new(self)
     }
+}
+
+/// Checks whether the process may do what the NFQUEUE data path does.
+///
+/// # Errors
+/// [`DatapathError::Unsupported`], naming every capability that is missing.
+pub fn privileges() -> Result<(), DatapathError> {
+    privilege::check(NfqueueConfig::KIND, &NEEDED)
+}
+
+/// Tries every way to write rules, in a throw-away network namespace; says of each why it cannot be used.
+#[must_use]
+pub fn rule_back_ends() -> Vec<(RuleBackEnd, Result<(), String>)> {
+    let capabilities = Capabilities::default();
+    let tried = |back_end| capabilities.supports(back_end).map_err(|error| crate::controller::chain(&error));
+    RuleBackEnd::ALL.into_iter().map(|back_end| (back_end, tried(back_end))).collect()
+}
+
+/// Runs `look` on a short-lived thread inside the network namespace in which a unit would be caught.
+///
+/// Must run on a thread outside of any asynchronous runtime.
+///
+/// # Errors
+/// [`DatapathError::Unsupported`], naming what is not there.
+pub fn inside<T: Send>(edge: &Edge, look: impl FnOnce() -> T + Send) -> Result<T, DatapathError> {
+    let missing = |error: &dyn std::error::Error| DatapathError::Unsupported(crate::controller::chain(error));
+    let namespace = Place::find(edge).and_then(|place| place.open()).map_err(|error| missing(&error))?;
+    namespace.run(look).map_err(|error| missing(&error))
 }
 
 /// How many units rules of an earlier run catch, whether an agent runs or not.
