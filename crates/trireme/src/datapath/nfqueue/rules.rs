@@ -51,7 +51,7 @@ impl NfqueueSupervisor {
             QueueConfig { number: config.queue, length: QUEUE_LENGTH, receive_buffer: RECEIVE_BUFFER };
         let (back_end, queue, raw) = namespace.run(|| -> Result<_, Refused> {
             let back_end = match config.rules {
-                Some(chosen) => chosen,
+                Some(chosen) => capabilities.supports(chosen).map(|()| chosen)?,
                 None => capabilities.choose()?,
             };
             Ok((back_end, Queue::open(queue, buffers)?, RawSender::open(0)?))

@@ -158,7 +158,7 @@ impl NfqueueSupervisor {
         if segment.flags.contains(Flags::SYN) {
             return Release::TakeBack;
         }
-        let released = self.table.is_released(caught.epoch, &flow_key(slot, hook, &segment));
+        let released = self.table.is_released(caught.epoch, hook, &flow_key(slot, hook, &segment), &segment);
         match caught.rules.filter(|_| released) {
             Some(rules) => Release::Give(rules.rule_set.released),
             None => Release::Keep,

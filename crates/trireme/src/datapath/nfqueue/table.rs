@@ -158,7 +158,12 @@ impl Table {
             Hook::ToPu if segment.seq == entry.proof_seq && tap::is_tap(segment.payload(bytes)) => {
                 return Judged::Ask(Some(*entry));
             }
-            Hook::ToPu => entry.confirmed = true,
+            Hook::ToPu => {
+                entry.confirmed = true;
+                if may_make_socket(entry, hook, segment) {
+                    return Judged::Pass;
+                }
+            }
             Hook::FromPu if entry.role == Role::Initiator && !entry.confirmed => {
                 return unconfirmed(entry, segment);
             }
@@ -167,13 +172,20 @@ impl Table {
         Judged::Released
     }
 
-    /// Whether a connection's next segments pass without the engine.
-    pub(super) fn is_released(&self, epoch: u32, key: &FlowKey) -> bool {
+    /// Whether a connection's segments behind this one pass without the engine.
+    pub(super) fn is_released(&self, epoch: u32, hook: Hook, key: &FlowKey, segment: &Segment) -> bool {
         let held = self.connections.get(key);
         held.is_some_and(|Tracked { entry, .. }| {
-            entry.epoch == epoch && (entry.role == Role::Responder || entry.confirmed)
+            let shown = entry.role == Role::Responder || entry.confirmed;
+            entry.epoch == epoch && shown && !may_make_socket(entry, hook, segment)
         })
     }
+}
+
+/// The last acknowledgement of a handshake makes the responder's socket. Segments that are released by it may come on
+/// another processor at the same time, and in the middle of it Linux finds no socket for them: it answers with a reset.
+fn may_make_socket(entry: &ConnectionEntry, hook: Hook, segment: &Segment) -> bool {
+    entry.role == Role::Responder && hook == Hook::ToPu && segment.payload_len() == 0
 }
 
 /// What a unit sends before the responder is known to have the proof: it is shown with every acknowledgement, and in

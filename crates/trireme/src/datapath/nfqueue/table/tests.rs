@@ -40,12 +40,21 @@ fn table(entry: ConnectionEntry) -> Table {
     table
 }
 
-fn judge(table: &mut Table, hook: Hook, flags: Flags, seq: u32, payload: &[u8]) -> Judged {
+fn packet(hook: Hook, flags: Flags, seq: u32, payload: &[u8]) -> Vec<u8> {
     let end = |(addr, port)| Endpoint { addr, port };
     let (local, remote) = (end(key().local), end(key().remote));
     let (src, dst) = if hook == Hook::FromPu { (local, remote) } else { (remote, local) };
-    let bytes = tcp(&TcpSpec { payload, ..TcpSpec::new(src, dst, seq, 1, flags) }).unwrap();
+    tcp(&TcpSpec { payload, ..TcpSpec::new(src, dst, seq, 1, flags) }).unwrap()
+}
+
+fn judge(table: &mut Table, hook: Hook, flags: Flags, seq: u32, payload: &[u8]) -> Judged {
+    let bytes = packet(hook, flags, seq, payload);
     table.judge(EPOCH, hook, &key(), &Segment::parse(&bytes).unwrap(), &bytes)
+}
+
+fn is_released(table: &Table, hook: Hook, payload: &[u8]) -> bool {
+    let bytes = packet(hook, Flags::ACK, PROOF_SEQ, payload);
+    table.is_released(EPOCH, hook, &key(), &Segment::parse(&bytes).unwrap())
 }
 
 #[test]
@@ -65,13 +74,13 @@ fn what_is_unknown_opens_or_is_odd_goes_to_the_engine() {
 fn another_epoch_and_a_message_at_the_place_of_the_proof_go_to_the_engine() {
     let old = ConnectionEntry { epoch: EPOCH - 1, ..entry(Role::Responder, true) };
     assert_eq!(judge(&mut table(old), Hook::FromPu, Flags::ACK, 5, b"x"), Judged::Ask(Some(old)));
-    assert!(!table(old).is_released(EPOCH, &key()));
+    assert!(!is_released(&table(old), Hook::FromPu, b"x"));
     let held = entry(Role::Responder, true);
     let mut table = table(held);
     let proof = [&tap::MAGIC[..], &[3; 68]].concat();
     assert_eq!(judge(&mut table, Hook::ToPu, Flags::ACK, PROOF_SEQ, &proof), Judged::Ask(Some(held)));
     assert_eq!(judge(&mut table, Hook::ToPu, Flags::ACK, PROOF_SEQ + 1, &proof), Judged::Released);
-    assert!(table.is_released(EPOCH, &key()));
+    assert!(is_released(&table, Hook::FromPu, b"x"));
 }
 
 #[test]
@@ -83,10 +92,22 @@ fn an_initiator_is_released_when_its_responder_speaks() {
     let seen = ConnectionEntry { data_seen: true, ..held };
     assert_eq!(judge(&mut table, Hook::FromPu, Flags::ACK, PROOF_SEQ, b"data"), Judged::Ask(Some(seen)));
     assert_eq!(judge(&mut table, Hook::FromPu, Flags::RST, PROOF_SEQ, b""), Judged::Pass);
-    assert!(!table.is_released(EPOCH, &key()));
+    assert!(!is_released(&table, Hook::FromPu, b"x"));
     assert_eq!(judge(&mut table, Hook::ToPu, Flags::ACK, 1, b""), Judged::Released);
     assert_eq!(judge(&mut table, Hook::FromPu, Flags::ACK, PROOF_SEQ, b""), Judged::Released);
-    assert!(table.is_released(EPOCH, &key()));
+    assert!(is_released(&table, Hook::FromPu, b"x"));
+}
+
+#[test]
+fn a_responder_is_released_by_data_and_not_by_what_makes_its_socket() {
+    let mut responder = table(entry(Role::Responder, true));
+    assert!(!is_released(&responder, Hook::ToPu, b""));
+    assert_eq!(judge(&mut responder, Hook::ToPu, Flags::ACK, PROOF_SEQ, b""), Judged::Pass);
+    for hook in [Hook::ToPu, Hook::FromPu] {
+        assert!(is_released(&responder, hook, b"x"));
+        assert_eq!(judge(&mut responder, hook, Flags::ACK, PROOF_SEQ, b"x"), Judged::Released);
+    }
+    assert!(is_released(&table(entry(Role::Initiator, true)), Hook::ToPu, b""));
 }
 
 #[test]
@@ -117,5 +138,5 @@ fn another_process_goes_on_with_the_table() {
 
     let table = Table::open(folder.path(), 2).unwrap();
     assert_eq!((table.len(), table.get(&other), table.unwritten()), (1, None, 0));
-    assert!(table.is_released(EPOCH, &key()), "nobody can repeat its proof any more");
+    assert!(is_released(&table, Hook::FromPu, b"x"), "nobody can repeat its proof any more");
 }
