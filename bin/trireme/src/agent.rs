@@ -64,12 +64,14 @@ fn overlay(config: &mut Config, arguments: &AgentArgs) {
 
 fn cleanup(config: &Config) -> Outcome {
     trireme_api::probe(&config.node.socket).context("stop the agent before cleaning up behind it").usage()?;
+    let edges: Vec<_> = config.pu.iter().map(|unit| unit.edge.clone()).collect();
+    let queues = || nfqueue::cleanup(&config.node.state_dir, &edges);
     let bpf = || trireme::datapath::bpf::cleanup(&assemble::bpf(config));
     let removed = match config.datapath.kind {
         DatapathKind::Bpf => bpf(),
-        DatapathKind::Nfqueue => nfqueue::cleanup(),
+        DatapathKind::Nfqueue => queues(),
         // Whatever was chosen at the last start.
-        DatapathKind::Auto => bpf().and_then(|bpf| Ok(format!("{bpf}, {}", nfqueue::cleanup()?))),
+        DatapathKind::Auto => bpf().and_then(|bpf| Ok(format!("{bpf}, {}", queues()?))),
     };
     let removed = removed.runtime()?;
     let state = config.node.state_dir.display();

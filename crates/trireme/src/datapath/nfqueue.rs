@@ -136,14 +136,16 @@ pub fn held_units(state_dir: &Path) -> usize {
     Kept::open(state_dir).map_or(0, |kept| rules::held(&kept))
 }
 
-/// Removes the rules of this data path from every network namespace that can be reached: the units in them are open
-/// afterwards. Gives a short account of what was removed.
+/// Removes the rules of the units that the last run of an agent enforced, and of those at `edges`: they are open afterwards.
+/// Other agents' units keep theirs. Gives a short account of what was removed.
 ///
 /// # Errors
 /// [`DatapathError::Kernel`] if rules stay.
-pub fn cleanup() -> Result<String, DatapathError> {
+pub fn cleanup(state_dir: &Path, edges: &[Edge]) -> Result<String, DatapathError> {
     privilege::check(NfqueueConfig::KIND, &NEEDED)?;
-    let cleaned = rules::clean_up()
+    let kept = Kept::open(state_dir)
+        .map_err(|error| DatapathError::kernel("read which units an earlier run enforced", error))?;
+    let cleaned = rules::clean_up(&kept, edges)
         .map_err(|error| DatapathError::kernel("remove the rules of the nfqueue data path", error))?;
     Ok(format!("rules in {cleaned} network namespaces"))
 }

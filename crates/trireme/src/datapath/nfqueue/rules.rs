@@ -17,7 +17,7 @@ use super::place::Place;
 use super::supervisor::NfqueueSupervisor;
 use super::watch::Watched;
 use crate::datapath::supervisor::{Line, Refused};
-use crate::{Enforcement, FailMode, controller};
+use crate::{Edge, Enforcement, FailMode, controller};
 
 /// Packets that may wait for their verdict, in each unit's queue.
 const QUEUE_LENGTH: u32 = 4096;
@@ -197,11 +197,14 @@ fn has_any(namespace: &Namespace) -> bool {
     found.unwrap_or(false)
 }
 
-/// Removes rules of ours from every namespace that can be reached; gives their number.
-pub(super) fn clean_up() -> Result<usize, Refused> {
+/// Removes the rules of the units that are kept, and of those named besides; gives the number of namespaces. Other agents'
+/// units keep theirs.
+pub(super) fn clean_up(kept: &Kept, edges: &[Edge]) -> Result<usize, Refused> {
     let mut cleaned = 0;
     let mut outcome = Ok(());
-    for namespace in reachable() {
+    let mut inodes: Vec<u64> = kept.units().values().map(|unit| unit.namespace).collect();
+    inodes.extend(edges.iter().filter_map(|edge| Place::find(edge).ok()).map(|place| place.inode()));
+    for namespace in reachable().into_iter().filter(|found| inodes.contains(&found.id().inode)) {
         let removed = namespace.run(|| {
             BackEnd::ALL.iter().try_fold(false, |any, back_end| match remove(*back_end) {
                 Ok(found) => Ok(any || found),
