@@ -2,6 +2,7 @@
 
 mod api;
 mod assemble;
+pub(crate) mod choice;
 mod secrets;
 
 use std::path::Path;
@@ -10,21 +11,20 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use tracing::{error, info, warn};
+use trireme::datapath::nfqueue;
 use trireme::{FlowStore, Handle, Running, StartError};
 use trireme_api::Server;
 use trireme_runtime::{CancellationToken, LogConfig, Signal, Signals, Tasks, logging, notify};
 
 use crate::cli::AgentArgs;
-
-pub(crate) use assemble::bpf as bpf_config;
-use trireme::datapath::nfqueue;
-
 use crate::config::{Config, DatapathKind};
 use crate::exit::{Answer, Blame, Failure, Outcome, one_line};
 use crate::output;
 use crate::psk_env;
 
 use api::ApiAgent;
+
+pub(crate) use secrets::exposed;
 
 /// How long the parts have to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);

@@ -78,7 +78,7 @@ pub(crate) fn run(arguments: &DemoArgs) -> Outcome {
     requirements::check().runtime()?;
     let report = perform(arguments).runtime()?;
     let text = match arguments.format {
-        DemoFormat::Table => report.to_table(report::Colour::of_stdout()),
+        DemoFormat::Table => report.to_table(output::Colour::of_stdout()),
         DemoFormat::Json => report.to_json().runtime()?,
     };
     output::print(&text).runtime()?;

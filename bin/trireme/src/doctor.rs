@@ -25,7 +25,7 @@ use crate::exit::{Answer, Blame, Outcome};
 use crate::output;
 
 use choice::Abilities;
-use finding::{Colour, Finding, Report};
+use finding::{Finding, Report};
 
 /// Runs the verb.
 pub(crate) fn run(arguments: &DoctorArgs) -> Outcome {
@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &DoctorArgs) -> Outcome {
     let report = Report::of(findings);
     let text = match arguments.output {
         DoctorFormat::Json => format!("{}\n", serde_json::to_string_pretty(&report).runtime()?),
-        DoctorFormat::Table => report.to_table(Colour::of_stdout()),
+        DoctorFormat::Table => report.to_table(crate::output::Colour::of_stdout()),
     };
     output::print(&text).runtime()?;
     Ok(if report.healthy { Answer::Yes } else { Answer::No })
@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &DoctorArgs) -> Outcome {
 fn examine(config: Option<&Config>) -> Vec<Finding> {
     let kind = config.map_or(DatapathKind::Auto, |config| config.datapath.kind);
     let abilities = Abilities::probe(config.map_or(RulesKind::Auto, |config| config.datapath.rules));
-    let held = config.map(choice::held).unwrap_or_default();
+    let held = config.map(crate::agent::choice::Held::of).unwrap_or_default();
     let chosen = choice::judge(kind, &abilities, held);
     let mut findings = choice::capabilities(kind, &abilities);
     findings.extend(kernel::look(kind, &abilities, config));

@@ -21,6 +21,34 @@ pub(crate) fn emit(text: &str) -> io::Result<ControlFlow<()>> {
     }
 }
 
+/// Whether text is coloured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Colour {
+    /// On a terminal.
+    On,
+    /// Elsewhere, and where `NO_COLOR` is set.
+    Off,
+}
+
+impl Colour {
+    /// What standard output takes.
+    pub(crate) fn of_stdout() -> Self {
+        if io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+            Self::On
+        } else {
+            Self::Off
+        }
+    }
+
+    /// A text in a colour (the code of SGR).
+    pub(crate) fn paint(self, code: &str, text: &str) -> String {
+        match self {
+            Self::On => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+            Self::Off => text.to_owned(),
+        }
+    }
+}
+
 /// A table without borders that wraps on a terminal and never elsewhere.
 pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();

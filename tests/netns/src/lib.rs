@@ -10,6 +10,7 @@
 mod flood;
 mod judge;
 mod live;
+mod load;
 mod packets;
 mod script;
 mod transfer;
@@ -24,6 +25,7 @@ use trireme_testkit::lab::AgentProgram;
 pub use flood::half_open;
 pub use judge::{Fast, Judge, by_each, by_each_disturbed, by_each_with};
 pub use live::{abort, connect_from, is_alive, is_alive_within};
+pub use load::{Counts, Load};
 pub use packets::{is_of_port, kind_of, payload_of};
 pub use script::python;
 pub use transfer::{Echoed, Stream, echo_megabytes};

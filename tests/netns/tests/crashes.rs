@@ -1,16 +1,11 @@
 //! Agents killed under load: nothing that is known is refused, nothing that lives is lost, nothing else passes.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests fail by panicking")]
 
-use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{IpAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use trireme_testkit::lab::{Family, Pu, Reach, Server, connect, probe, uninterrupted};
-use trireme_tests_netns::{Judge, PATIENT, PORT, WorldSpec, is_alive};
+use trireme_testkit::lab::{Family, Pu, Reach, probe};
+use trireme_tests_netns::{Judge, Load, PATIENT, PORT, WorldSpec};
 
 /// How often, unless `TRIREME_KILLS` says otherwise.
 const KILLS: usize = 100;
@@ -27,7 +22,7 @@ fn agents_killed_under_load_lose_no_connection_refuse_no_known_peer_and_let_nobo
     let (config_a, config_b) = (spec.a.clone(), spec.b.clone());
     let mut world = spec.start();
     world.introduce();
-    let load = Load::start(&world.client, &world.stranger, &world.server);
+    let load = start(&world.client, &world.stranger, &world.server);
     for round in 0..kills {
         // Each alone, and both at once, at moments that shift against the agents' own beat.
         let kind = round % 3;
@@ -52,116 +47,22 @@ fn agents_killed_under_load_lose_no_connection_refuse_no_known_peer_and_let_nobo
     assert!(knocked > kills / 20, "the stranger hardly tried: {knocked}");
 }
 
-/// Callers, live connections and a stranger, each on threads of their own until stopped.
-struct Load {
-    counts: Arc<Counts>,
-    threads: Vec<thread::JoinHandle<()>>,
-    _server: Server,
-}
-
-#[derive(Default)]
-struct Counts {
-    stop: AtomicBool,
-    answered: AtomicUsize,
-    knocked: AtomicUsize,
-    /// What must not happen, and how often it did.
-    wrong: Mutex<BTreeMap<String, usize>>,
-}
-
-impl Counts {
-    fn goes_on(&self) -> bool {
-        !self.stop.load(Ordering::Relaxed)
-    }
-
-    fn blame(&self, what: String) {
-        *self.wrong.lock().unwrap().entry(what).or_default() += 1;
-    }
-}
-
-impl Load {
-    fn start(client: &Pu, stranger: &Pu, server: &Pu) -> Self {
-        let counts = Arc::<Counts>::default();
-        let echo = {
-            let (counts, clients) = (Arc::clone(&counts), Family::BOTH.map(|family| client.address(family)));
-            Server::start(&server.namespace, PORT, move |stream| serve(stream, &clients, &counts)).unwrap()
-        };
-        let mut threads = Vec::new();
-        for number in 0..LIVE {
-            let family = Family::BOTH.into_iter().cycle().nth(number).unwrap();
-            let stream = connect(&client.namespace, server.at(family, PORT), PATIENT).unwrap();
-            let counts = Arc::clone(&counts);
-            threads.push(thread::spawn(move || {
-                while counts.goes_on() {
-                    if !is_alive(&stream) {
-                        counts.blame(format!("a live connection of {family} was lost"));
-                        break;
-                    }
-                    thread::sleep(Duration::from_millis(20));
-                }
-            }));
+/// Callers, live connections and a stranger.
+fn start(client: &Pu, stranger: &Pu, server: &Pu) -> Load {
+    let mut load = Load::start(client, server);
+    for family in Family::BOTH {
+        let to = server.at(family, PORT);
+        for _ in 0..LIVE / 2 {
+            load.keep_alive(client, to, family);
         }
-        for number in 0..CALLERS {
-            let family = Family::BOTH.into_iter().cycle().nth(number).unwrap();
-            let (counts, namespace) = (Arc::clone(&counts), client.namespace.clone());
-            let to = server.at(family, PORT);
-            threads.push(thread::spawn(move || {
-                while counts.goes_on() {
-                    match probe(&namespace, to, PATIENT) {
-                        Ok(Reach::Answered) => drop(counts.answered.fetch_add(1, Ordering::Relaxed)),
-                        other => counts.blame(format!("a known peer of {family}: {other:?}")),
-                    }
-                    thread::sleep(Duration::from_millis(2));
-                }
-            }));
+        for _ in 0..CALLERS / 2 {
+            let namespace = client.namespace.clone();
+            load.repeat(Duration::from_millis(2), move |counts| match probe(&namespace, to, PATIENT) {
+                Ok(Reach::Answered) => counts.answered(),
+                other => counts.blame(format!("a known peer of {family}: {other:?}")),
+            });
         }
-        for family in Family::BOTH {
-            let (counts, namespace) = (Arc::clone(&counts), stranger.namespace.clone());
-            let to = server.at(family, PORT);
-            threads.push(thread::spawn(move || {
-                while counts.goes_on() {
-                    match probe(&namespace, to, Duration::from_millis(150)) {
-                        Ok(Reach::Silent) => drop(counts.knocked.fetch_add(1, Ordering::Relaxed)),
-                        other => counts.blame(format!("the stranger of {family}: {other:?}")),
-                    }
-                }
-            }));
-        }
-        Self { counts, threads, _server: echo }
+        load.knock(&stranger.namespace, to, family);
     }
-
-    fn check(&self, when: &str, detail: impl FnOnce() -> String) {
-        let wrong = self.counts.wrong.lock().unwrap();
-        assert!(wrong.is_empty(), "{when}: {wrong:?}\n{}", detail());
-    }
-
-    /// Ends it; returns how many connections of the client were answered, and how often the stranger knocked.
-    fn stop(mut self, when: &str, detail: impl FnOnce() -> String) -> (usize, usize) {
-        self.counts.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            thread.join().unwrap();
-        }
-        self.check(when, detail);
-        (self.counts.answered.load(Ordering::Relaxed), self.counts.knocked.load(Ordering::Relaxed))
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        self.counts.stop.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Echoes to the client and takes note of every byte of anybody else.
-fn serve(mut stream: TcpStream, clients: &[IpAddr; 2], counts: &Counts) {
-    let from = stream.peer_addr().map(|from| from.ip());
-    let known = from.as_ref().is_ok_and(|from| clients.contains(&from.to_canonical()));
-    let mut buffer = [0; 64];
-    while let Ok(len @ 1..) = uninterrupted(|| stream.read(&mut buffer)) {
-        if !known {
-            counts.blame(format!("bytes of {from:?} reached the server"));
-        }
-        if stream.write_all(buffer.get(..len).unwrap_or_default()).is_err() {
-            break;
-        }
-    }
+    load
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use trireme::datapath::bpf::{self, BpfConfig, BpfDatapath, Sizes};
-use trireme::datapath::nfqueue::{self, NfqueueConfig, NfqueueDatapath, RuleBackEnd};
+use trireme::datapath::nfqueue::{NfqueueConfig, NfqueueDatapath, RuleBackEnd};
 use trireme::{
     Authorize, DenyListFile, FilePolicyResolver, FlowStore, NodeSecrets, NotifyPeer, PuSettings, Refusal,
     StaticMonitor, StaticPu, Strictness, TargetNetworks, Trireme, UnitOverride, UnitSettings,
@@ -18,6 +18,8 @@ use crate::config::{
     OtherProtocols, Pu, PuMode, RulesKind,
 };
 use crate::exit::{Blame, Failure};
+
+use super::choice::{self, Both, Chosen, Held};
 
 /// Joins the parts; reads the policy file, touches nothing else.
 pub(super) fn controller(
@@ -39,9 +41,22 @@ pub(super) fn controller(
         .monitor(StaticMonitor::new(units.collect()))
         .resolver(resolver)
         .collector(flows);
-    builder = match choose(config)? {
-        Chosen::Bpf(why) => builder.datapath(BpfDatapath::new(bpf(config)).because(why)),
-        Chosen::Nfqueue(why) => builder.datapath(NfqueueDatapath::new(queues(config)).because(why)),
+    let with_bpf = |why: &str| BpfDatapath::new(bpf(config)).because(why);
+    let with_queues = |why: String| NfqueueDatapath::new(queues(config)).because(why);
+    let chosen = choice::choose(config.datapath.kind, Held::of(config), bpf::probe).map_err(both)?;
+    builder = match chosen {
+        Chosen::Configured(DatapathKind::Nfqueue) => {
+            builder.datapath(with_queues("as configured".to_owned()))
+        }
+        Chosen::Configured(DatapathKind::Bpf | DatapathKind::Auto) => {
+            builder.datapath(with_bpf("as configured"))
+        }
+        Chosen::HoldsUnits(units) => builder
+            .datapath(with_queues(format!("chosen because it holds {units} units from an earlier run"))),
+        Chosen::BpfWorks => builder.datapath(with_bpf("chosen because the kernel has what it needs")),
+        Chosen::NoBpf(error) => {
+            builder.datapath(with_queues(format!("chosen because bpf cannot be used: {error}")))
+        }
     };
     if let Some(path) = &config.policy.deny_list {
         builder = builder.deny_list(DenyListFile::open(path).usage()?);
@@ -49,32 +64,8 @@ pub(super) fn controller(
     builder.build().context("the agent is not assembled").runtime()
 }
 
-/// A data path, and why it is this one.
-enum Chosen {
-    Bpf(String),
-    Nfqueue(String),
-}
-
-fn choose(config: &Config) -> Result<Chosen, Failure> {
-    let bpf_holds = bpf::held_units(&bpf(config));
-    let queues_hold = nfqueue::held_units(&config.node.state_dir);
-    match config.datapath.kind {
-        DatapathKind::Bpf if queues_hold > 0 => Err(both(queues_hold, "nfqueue")),
-        DatapathKind::Nfqueue if bpf_holds > 0 => Err(both(bpf_holds, "bpf")),
-        DatapathKind::Bpf => Ok(Chosen::Bpf("as configured".to_owned())),
-        DatapathKind::Nfqueue => Ok(Chosen::Nfqueue("as configured".to_owned())),
-        DatapathKind::Auto if queues_hold > 0 => {
-            Ok(Chosen::Nfqueue(format!("chosen because it holds {queues_hold} units from an earlier run")))
-        }
-        DatapathKind::Auto => Ok(match bpf::probe() {
-            Ok(()) => Chosen::Bpf("chosen because the kernel has what it needs".to_owned()),
-            Err(error) => Chosen::Nfqueue(format!("chosen because bpf cannot be used: {error}")),
-        }),
-    }
-}
-
 /// Units must not be judged twice.
-fn both(units: usize, other: &str) -> Failure {
+fn both(Both { units, other }: Both) -> Failure {
     Failure::Usage(anyhow::anyhow!(
         "datapath.kind: {units} units are still enforced by {other}: run `trireme agent --cleanup` with \
          kind = \"{other}\" first, or go on with it"
@@ -104,7 +95,7 @@ fn queues(config: &Config) -> NfqueueConfig {
 }
 
 /// The part of the configuration that programs in the kernel need.
-pub(crate) fn bpf(config: &Config) -> BpfConfig {
+pub(super) fn bpf(config: &Config) -> BpfConfig {
     BpfConfig {
         node: config.node.id.clone(),
         state_dir: config.node.state_dir.clone(),

@@ -200,13 +200,17 @@ fn peers(folder: &Path, verifier: &Verifier) -> anyhow::Result<()> {
 
 /// Refuses a secret that other users could read.
 fn private(path: &Path) -> anyhow::Result<()> {
+    let exposed = exposed(path).with_context(|| format!("cannot read {}", path.display()))?;
+    exposed.map_or(Ok(()), |mode| {
+        Err(anyhow!("{} can be read by other users (mode {mode:o}): chmod 600 it", path.display()))
+    })
+}
+
+/// The mode of a file that other users could read.
+pub(crate) fn exposed(path: &Path) -> std::io::Result<Option<u32>> {
     use std::os::unix::fs::PermissionsExt;
-    let meta = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mode = meta.permissions().mode() & 0o777;
-    if mode & 0o077 == 0 {
-        return Ok(());
-    }
-    Err(anyhow!("{} can be read by other users (mode {mode:o}): chmod 600 it", path.display()))
+    let mode = std::fs::metadata(path)?.permissions().mode() & 0o777;
+    Ok((mode & 0o077 != 0).then_some(mode))
 }
 
 fn today() -> WallTime {

@@ -1,7 +1,5 @@
 //! What came of the demonstration, for people and for programs.
 
-use std::io::IsTerminal;
-
 use serde::Serialize;
 use trireme_testkit::lab::Family;
 
@@ -9,6 +7,7 @@ use super::latency::Summary;
 use super::matrix::{Cell, Path};
 use super::services::Seen;
 use super::tier::{Access, Tier};
+use crate::output::Colour;
 
 /// One thing that was checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -51,30 +50,6 @@ impl From<&Cell> for CellDocument {
         let Cell { from, to, family, path, expected, got } = cell;
         let (family, got) = (family.to_string(), got.text());
         Self { from: *from, to: *to, family, path: *path, expected: *expected, got }
-    }
-}
-
-/// Whether text is coloured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Colour {
-    On,
-    Off,
-}
-
-impl Colour {
-    pub(super) fn of_stdout() -> Self {
-        if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
-            Self::On
-        } else {
-            Self::Off
-        }
-    }
-
-    fn paint(self, code: &str, text: &str) -> String {
-        match self {
-            Self::On => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
-            Self::Off => text.to_owned(),
-        }
     }
 }
 

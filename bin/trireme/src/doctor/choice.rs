@@ -4,7 +4,8 @@ use trireme::datapath::bpf;
 use trireme::datapath::nfqueue::{self, RuleBackEnd};
 
 use super::finding::Finding;
-use crate::config::{Config, DatapathKind, RulesKind};
+use crate::agent::choice::{Both, Chosen, Held, choose};
+use crate::config::{DatapathKind, RulesKind};
 
 /// What process and kernel have, by data path.
 #[derive(Clone, Debug)]
@@ -44,21 +45,6 @@ impl Abilities {
     }
 }
 
-/// Units that an earlier run left in the kernel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Held {
-    pub(super) bpf: usize,
-    pub(super) queues: usize,
-}
-
-/// What earlier runs of the configured instance hold.
-pub(super) fn held(config: &Config) -> Held {
-    Held {
-        bpf: bpf::held_units(&crate::agent::bpf_config(config)),
-        queues: nfqueue::held_units(&config.node.state_dir),
-    }
-}
-
 /// What an agent would do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Choice {
@@ -71,12 +57,6 @@ pub(super) enum Choice {
 
 /// Chooses as the agent does.
 pub(super) fn judge(kind: DatapathKind, abilities: &Abilities, held: Held) -> Choice {
-    let both = |units, other| {
-        let why = format!("{units} units are still enforced by {other}");
-        let remedy =
-            format!("run `trireme agent --cleanup` with datapath.kind = \"{other}\" first, or go on with it");
-        Choice::None(why, remedy)
-    };
     let queues = |why: String, not_bpf: Option<String>| match abilities.queues() {
         Ok(()) => Choice::Nfqueue(why, not_bpf),
         Err(error) => {
@@ -90,28 +70,29 @@ pub(super) fn judge(kind: DatapathKind, abilities: &Abilities, held: Held) -> Ch
             Choice::None(format!("{bpf}nfqueue cannot be used: {}", bare(&error)), remedy.to_owned())
         }
     };
-    match kind {
-        DatapathKind::Bpf if held.queues > 0 => both(held.queues, "nfqueue"),
-        DatapathKind::Nfqueue if held.bpf > 0 => both(held.bpf, "bpf"),
-        DatapathKind::Bpf => match &abilities.bpf {
+    match choose(kind, held, || abilities.bpf.as_ref().copied()) {
+        Err(Both { units, other }) => Choice::None(
+            format!("{units} units are still enforced by {other}"),
+            format!("run `trireme agent --cleanup` with datapath.kind = \"{other}\" first, or go on with it"),
+        ),
+        Ok(Chosen::Configured(DatapathKind::Nfqueue)) => queues("nfqueue, as configured".to_owned(), None),
+        Ok(Chosen::Configured(DatapathKind::Bpf | DatapathKind::Auto)) => match &abilities.bpf {
             Ok(()) => Choice::Bpf("bpf, as configured".to_owned()),
             Err(error) => Choice::None(
                 format!("bpf is configured and cannot be used: {}", bare(error)),
                 "set datapath.kind = \"auto\" or \"nfqueue\", or give it what is missing".to_owned(),
             ),
         },
-        DatapathKind::Nfqueue => queues("nfqueue, as configured".to_owned(), None),
-        DatapathKind::Auto if held.queues > 0 => queues(
-            format!("auto chooses nfqueue because it holds {} units from an earlier run", held.queues),
-            None,
+        Ok(Chosen::HoldsUnits(units)) => {
+            queues(format!("auto chooses nfqueue because it holds {units} units from an earlier run"), None)
+        }
+        Ok(Chosen::BpfWorks) => {
+            Choice::Bpf("auto chooses bpf because the kernel has what it needs".to_owned())
+        }
+        Ok(Chosen::NoBpf(error)) => queues(
+            format!("auto chooses nfqueue because bpf cannot be used: {}", bare(error)),
+            Some(bare(error).to_owned()),
         ),
-        DatapathKind::Auto => match &abilities.bpf {
-            Ok(()) => Choice::Bpf("auto chooses bpf because the kernel has what it needs".to_owned()),
-            Err(error) => queues(
-                format!("auto chooses nfqueue because bpf cannot be used: {}", bare(error)),
-                Some(bare(error).to_owned()),
-            ),
-        },
     }
 }
 

@@ -1,8 +1,8 @@
 //! What was found, and how it is shown.
 
-use std::io::IsTerminal;
-
 use serde::Serialize;
+
+use crate::output::Colour;
 
 /// What a finding means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -83,33 +83,9 @@ impl Report {
     }
 }
 
-/// Whether text is coloured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Colour {
-    On,
-    Off,
-}
-
 const GREEN: &str = "32";
 const YELLOW: &str = "33";
 const RED: &str = "1;31";
-
-impl Colour {
-    pub(super) fn of_stdout() -> Self {
-        if std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
-            Self::On
-        } else {
-            Self::Off
-        }
-    }
-
-    fn paint(self, code: &str, text: &str) -> String {
-        match self {
-            Self::On => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
-            Self::Off => text.to_owned(),
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {

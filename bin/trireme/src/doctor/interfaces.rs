@@ -108,18 +108,7 @@ fn syn_cookies(setting: Option<u64>) -> Option<Finding> {
 /// An interface for tests.
 #[cfg(test)]
 pub(super) fn link(name: &str, mtu: u32) -> Link {
-    Link {
-        index: 2,
-        name: name.to_owned(),
-        ethernet: true,
-        veth: false,
-        netkit: false,
-        lower: None,
-        lower_elsewhere: false,
-        lower_namespace: None,
-        address: Vec::new(),
-        mtu,
-    }
+    Link { index: 2, name: name.to_owned(), ethernet: true, mtu, ..Link::default() }
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! The node's keys: whether they can be read, by whom, and until when they hold.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use trireme_identity::time::WallTime;
@@ -9,6 +8,7 @@ use trireme_token::{Constraints, Psk, SigningKey, TrustRoot};
 use zeroize::Zeroizing;
 
 use super::finding::Finding;
+use crate::agent::exposed;
 use crate::config::{Config, CredentialSource, Pki, Secrets};
 use crate::output;
 
@@ -116,16 +116,16 @@ fn text_of(path: &Path) -> Result<Zeroizing<String>, String> {
 
 /// A secret that nobody else can read.
 fn private(path: &Path) -> Result<Zeroizing<String>, String> {
-    let meta = std::fs::metadata(path).map_err(|error| error.to_string())?;
-    let mode = meta.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(format!("it can be read by other users (mode {mode:o}), chmod 600 it"));
+    match exposed(path).map_err(|error| error.to_string())? {
+        None => text_of(path),
+        Some(mode) => Err(format!("it can be read by other users (mode {mode:o}), chmod 600 it")),
     }
-    text_of(path)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::super::finding::Level;
     use super::*;
 

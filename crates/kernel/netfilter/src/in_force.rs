@@ -32,6 +32,15 @@ pub struct Denied {
     pub to: u64,
 }
 
+/// What one look at the rules in force shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// How they differ from what they should be.
+    pub damage: Option<Damage>,
+    /// What they dropped.
+    pub denied: Denied,
+}
+
 /// FNV-1a: the same in every process, so that fingerprints can be kept.
 pub(crate) fn fingerprint<'a>(lines: impl IntoIterator<Item = &'a str>) -> u64 {
     let bytes = lines.into_iter().flat_map(|line| line.bytes().chain([b'\n']));

@@ -7,7 +7,7 @@ use trireme_netns::Namespace;
 
 use crate::parts::{Part, damage, print_of, respelled};
 use crate::turn::Turn;
-use crate::{BackEnd, Damage, Denied, InForce, NetfilterError, Programs, RuleSet, iptables, nft};
+use crate::{BackEnd, Damage, Denied, InForce, Look, NetfilterError, Programs, RuleSet, iptables, nft};
 
 /// How often a set is written anew when another program changes the same tables at the same time.
 const ATTEMPTS: usize = 5;
@@ -46,6 +46,14 @@ pub fn read(back_end: BackEnd) -> Result<Option<InForce>, NetfilterError> {
 /// As [`read`].
 pub fn intact(back_end: BackEnd, in_force: &InForce) -> Result<Result<(), Damage>, NetfilterError> {
     Programs::default().intact(back_end, in_force)
+}
+
+/// Tells both what [`intact`] and what [`denied`] tell, from one listing.
+///
+/// # Errors
+/// As [`read`].
+pub fn look(back_end: BackEnd, in_force: &InForce) -> Result<Look, NetfilterError> {
+    Programs::default().look(back_end, in_force)
 }
 
 /// Removes our rules, and nothing else; true if there were any.
@@ -123,13 +131,22 @@ impl Programs {
         back_end: BackEnd,
         in_force: &InForce,
     ) -> Result<Result<(), Damage>, NetfilterError> {
+        Ok(self.look(back_end, in_force)?.damage.map_or(Ok(()), Err))
+    }
+
+    /// [`look()`] with these programs.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn look(&self, back_end: BackEnd, in_force: &InForce) -> Result<Look, NetfilterError> {
         let expected = self.expected(back_end, &in_force.rule_set)?;
-        let found = self.list(back_end)?.parts();
-        if damage(&found, &expected).is_none() {
-            return Ok(Ok(()));
-        }
-        let spelled = self.spelled(back_end, &in_force.rule_set)?;
-        Ok(damage(&found, &spelled).map_or(Ok(()), Err))
+        let listed = self.list(back_end)?;
+        let (found, denied) = (listed.parts(), listed.denied());
+        let damage = match damage(&found, &expected) {
+            None => None,
+            Some(_) => damage(&found, &self.spelled(back_end, &in_force.rule_set)?),
+        };
+        Ok(Look { damage, denied })
     }
 
     /// [`remove()`] with these programs.

@@ -134,12 +134,13 @@ impl FromStr for RuleSet {
 pub struct RuleSetError(pub &'static str);
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
     use super::*;
 
-    fn longest() -> RuleSet {
+    /// The set with the longest comment.
+    pub(crate) fn longest() -> RuleSet {
         RuleSet {
             queue: u16::MAX,
             field: MarkField::new(u32::MAX).unwrap(),

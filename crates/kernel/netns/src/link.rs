@@ -15,7 +15,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::{Namespace, NamespaceError};
 
 /// What the kernel says about a link.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Interface index, unique in the link's namespace only.
     pub index: u32,
@@ -323,16 +323,9 @@ fn filter_of(message: &TcMessage, ingress: bool) -> Filter {
 fn link_of(message: &LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
-        name: String::new(),
         ethernet: message.header.link_layer_type == LinkLayerType::Ether
             && message.header.interface_family == AddressFamily::Unspec,
-        veth: false,
-        netkit: false,
-        lower: None,
-        lower_elsewhere: false,
-        lower_namespace: None,
-        address: Vec::new(),
-        mtu: 0,
+        ..Link::default()
     };
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(name) = attribute {

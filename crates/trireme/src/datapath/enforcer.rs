@@ -209,7 +209,7 @@ impl<S: Supervisor> Loop<S> {
 }
 
 /// Both clocks; the monotonic one is the one the kernel half stamps entries with.
-fn now() -> Now {
+pub(super) fn now() -> Now {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let secs = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);

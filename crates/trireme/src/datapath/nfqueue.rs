@@ -15,14 +15,6 @@ mod table;
 mod watch;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use rustix::time::{ClockId, clock_gettime};
-use trireme_datapath::{BackendEvent, PeerPlace};
-use trireme_flow::{ConnectionEntry, FlowKey, NO_PEER_SLOT, Reason, Traffic};
-use trireme_identity::Direction;
-use trireme_identity::time::{Instant, WallTime};
-use trireme_token::Role;
 
 use trireme_netfilter::Capabilities;
 pub use trireme_netfilter::{BackEnd as RuleBackEnd, FieldError, MarkField};
@@ -158,42 +150,4 @@ fn check_fail_mode(mode: FailMode) -> Result<(), Refused> {
             Err("fail_mode last-known-for needs the bpf data path: choose closed or open".into())
         }
     }
-}
-
-/// The clock by which connections are young or old.
-fn monotonic() -> Instant {
-    let time = clock_gettime(ClockId::Monotonic);
-    let (secs, nanos) = (u64::try_from(time.tv_sec).unwrap_or(0), u64::try_from(time.tv_nsec).unwrap_or(0));
-    Instant::from_nanos(secs.saturating_mul(1_000_000_000).saturating_add(nanos))
-}
-
-/// The end of a connection whose socket has gone; what it carried is not known here.
-fn ended(key: &FlowKey, entry: &ConnectionEntry, now: WallTime) -> BackendEvent {
-    let (direction, port) = match entry.role {
-        Role::Initiator => (Direction::Egress, entry.attested.map_or(key.remote.1, |(_, port)| port)),
-        Role::Responder => (Direction::Ingress, key.local.1),
-    };
-    let known = entry.peer_slot != NO_PEER_SLOT;
-    let peer = if known { PeerPlace::Known(entry.peer_slot, entry.peer_generation) } else { PeerPlace::None };
-    BackendEvent {
-        pu: key.pu,
-        direction,
-        peer,
-        port,
-        reason: Reason::Accepted,
-        rule: None,
-        local: key.local.0,
-        remote: key.remote.0,
-        starts: 0,
-        refused: 0,
-        ends: 1,
-        traffic: Traffic::default(),
-        first: now,
-        last: now,
-    }
-}
-
-/// A time before another one.
-fn earlier(time: Instant, by: Duration) -> Instant {
-    time - by
 }

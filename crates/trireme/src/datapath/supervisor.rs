@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use trireme_datapath::{BackendEvent, Engine, Lesson, Packet, Toward};
-use trireme_flow::{ConnectionEntry, FlowKey, PuSlot, Reason};
-use trireme_identity::time::WallTime;
+use trireme_datapath::{BackendEvent, Engine, Lesson, Packet, PeerPlace, Toward};
+use trireme_flow::{ConnectionEntry, FlowKey, NO_PEER_SLOT, PuSlot, Reason, Traffic};
+use trireme_identity::Direction;
+use trireme_identity::time::{Now, WallTime};
+use trireme_token::Role;
 
 use super::{DatapathError, EdgeState};
 use crate::{Edge, Enforcement};
@@ -193,7 +195,7 @@ pub trait Supervisor: Sized {
     ///
     /// # Errors
     /// If the kernel cannot be read.
-    fn sweep(&mut self, now: WallTime, events: &mut Vec<BackendEvent>) -> Result<More, Refused>;
+    fn sweep(&mut self, time: Now, events: &mut Vec<BackendEvent>) -> Result<More, Refused>;
 
     /// The engine's counters as they were kept last.
     ///
@@ -330,4 +332,30 @@ pub struct Repaired {
     pub found: String,
     /// Why it cannot be undone.
     pub problem: Option<String>,
+}
+
+/// The end of a connection that nobody told: it fell silent, or its socket has gone.
+pub(super) fn ended(key: &FlowKey, entry: &ConnectionEntry, traffic: Traffic, now: WallTime) -> BackendEvent {
+    let (direction, port) = match entry.role {
+        Role::Initiator => (Direction::Egress, entry.attested.map_or(key.remote.1, |(_, port)| port)),
+        Role::Responder => (Direction::Ingress, key.local.1),
+    };
+    let known = entry.peer_slot != NO_PEER_SLOT;
+    let peer = if known { PeerPlace::Known(entry.peer_slot, entry.peer_generation) } else { PeerPlace::None };
+    BackendEvent {
+        pu: key.pu,
+        direction,
+        peer,
+        port,
+        reason: Reason::Accepted,
+        rule: None,
+        local: key.local.0,
+        remote: key.remote.0,
+        starts: 0,
+        refused: 0,
+        ends: 1,
+        traffic,
+        first: now,
+        last: now,
+    }
 }

@@ -106,18 +106,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
     use super::*;
-    use crate::{MarkField, OtherProtocols};
-
-    fn set() -> RuleSet {
-        RuleSet {
-            queue: 65535,
-            field: MarkField::new(u32::MAX).unwrap(),
-            released: u32::MAX - 1,
-            unanswered: Unanswered::Accept,
-            other_protocols: OtherProtocols::Allow,
-            tap_magic: *b"TAP\x01",
-        }
-    }
+    use crate::rule_set::tests::longest;
 
     #[test]
     fn longest_comment_fits_and_what_is_recorded_is_read_back() {
@@ -131,16 +120,16 @@ mod tests {
             "filter/INPUT",
         ];
         let made = made.map(str::to_owned);
-        let rules = chain(Family::V6, Place::Through, &set(), &made);
+        let rules = chain(Family::V6, Place::Through, &longest(), &made);
         let comment = rules.first().unwrap().split('"').nth(1).unwrap();
 
         assert!(comment.len() < 256, "{comment}");
-        assert_eq!(split_made(comment), (set().comment().as_str(), made.to_vec()));
+        assert_eq!(split_made(comment), (longest().comment().as_str(), made.to_vec()));
     }
 
     #[test]
     fn tcp_of_ipv6_is_released_directly_behind_the_fixed_header_only() {
-        let rules = chain(Family::V6, Place::FromUnit, &set(), &[]);
+        let rules = chain(Family::V6, Place::FromUnit, &longest(), &[]);
         let released: Vec<_> = rules.iter().filter(|rule| rule.contains("-m connmark")).collect();
 
         assert_eq!(

@@ -8,7 +8,7 @@ use tracing::info;
 use trireme_bpf::{Injection, OwnTokenState, Plane, PlaneError, PuState, Reinjected, Slot, SweepLimits};
 use trireme_datapath::{BackendEvent, Engine, Lesson, Packet, Toward};
 use trireme_flow::{ConnectionEntry, FlowKey, PuSlot, Reason};
-use trireme_identity::time::WallTime;
+use trireme_identity::time::Now;
 use trireme_token::TokenId;
 
 use super::convert::{self, fast};
@@ -222,13 +222,13 @@ impl Supervisor for BpfSupervisor {
         Ok(if more { More::Yes } else { More::No })
     }
 
-    fn sweep(&mut self, now: WallTime, events: &mut Vec<BackendEvent>) -> Result<More, Refused> {
+    fn sweep(&mut self, time: Now, events: &mut Vec<BackendEvent>) -> Result<More, Refused> {
         let report = self.plane.sweep(&SweepLimits::default())?;
         events.extend(
             report
                 .ended
                 .iter()
-                .map(|(key, connection, activity)| fast::fell_silent(key, connection, activity, now)),
+                .map(|(key, connection, activity)| fast::fell_silent(key, connection, activity, time.wall)),
         );
         Ok(if report.round_complete { More::No } else { More::Yes })
     }

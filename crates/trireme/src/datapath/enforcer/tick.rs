@@ -95,7 +95,7 @@ impl<S: Supervisor> Loop<S> {
     /// Removes some dead connections; gives the time until the next call.
     pub(super) fn sweep(&mut self) -> Duration {
         let (time, mut events) = (now(), Vec::new());
-        let swept = self.supervisor.sweep(time.wall, &mut events);
+        let swept = self.supervisor.sweep(time, &mut events);
         for event in &events {
             self.engine.handle_event(event, time, &mut self.effects);
         }

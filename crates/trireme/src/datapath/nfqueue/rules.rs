@@ -5,8 +5,8 @@ use std::time::Instant;
 use tracing::{debug, info, warn};
 use trireme_conntrack::Conntrack;
 use trireme_flow::PuSlot;
-use trireme_netfilter::{BackEnd, OtherProtocols, RuleSet, Unanswered, apply, read, remove};
-use trireme_netns::{Namespace, reachable};
+use trireme_netfilter::{BackEnd, NetfilterError, OtherProtocols, RuleSet, Unanswered, apply, read, remove};
+use trireme_netns::{Namespace, NamespaceError, reachable};
 use trireme_nfqueue::{Queue, QueueConfig, RawSender};
 use trireme_policy::Mode;
 use trireme_wire::tap;
@@ -109,12 +109,13 @@ impl NfqueueSupervisor {
             None => match self.kept.units().get(&slot.0).and_then(|kept| find(kept.namespace)) {
                 Some(namespace) => take_off(&namespace, &BackEnd::ALL),
                 // The namespace has gone, and its rules with it.
-                None => Ok(()),
+                None => Ok(Ok(false)),
             },
         };
         self.forget(slot);
         self.kept.remove_unit(slot)?;
-        removed
+        removed??;
+        Ok(())
     }
 
     /// Closes what is open; rules stay and queue for nobody.
@@ -141,10 +142,8 @@ impl NfqueueSupervisor {
 
     /// Whether the rules of an earlier run are in a namespace.
     pub(super) fn has_rules(&self, place: &Place) -> bool {
-        let Ok(namespace) = place.open() else { return false };
         let back_ends = self.config.rules.map_or_else(|| BackEnd::ALL.to_vec(), |chosen| vec![chosen]);
-        let found = namespace.run(|| back_ends.iter().any(|back_end| matches!(read(*back_end), Ok(Some(_)))));
-        found.unwrap_or(false)
+        place.open().is_ok_and(|namespace| has_any(&namespace, &back_ends))
     }
 }
 
@@ -164,18 +163,19 @@ fn rule_set(unit: &Enforcement, config: &super::NfqueueConfig, released: u32) ->
     })
 }
 
-fn take_off(namespace: &Namespace, back_ends: &[BackEnd]) -> Result<(), Refused> {
+/// True if there were any.
+fn take_off(
+    namespace: &Namespace,
+    back_ends: &[BackEnd],
+) -> Result<Result<bool, NetfilterError>, NamespaceError> {
     namespace.run(|| {
-        for back_end in back_ends {
-            match remove(*back_end) {
-                Ok(_) => {}
-                // What is not installed has written nothing.
-                Err(trireme_netfilter::NetfilterError::Missing { .. }) => {}
-                Err(error) => return Err(Refused::from(error)),
-            }
-        }
-        Ok(())
-    })?
+        back_ends.iter().try_fold(false, |any, back_end| match remove(*back_end) {
+            Ok(found) => Ok(any || found),
+            // What is not installed has written nothing.
+            Err(NetfilterError::Missing { .. }) => Ok(any),
+            Err(error) => Err(error),
+        })
+    })
 }
 
 fn find(inode: u64) -> Option<Namespace> {
@@ -187,13 +187,17 @@ pub(super) fn held(kept: &Kept) -> usize {
     if kept.units().is_empty() {
         return 0;
     }
-    let inodes: Vec<u64> = kept.units().values().map(|unit| unit.namespace).collect();
+    let inodes = inodes_of(kept);
     let theirs = reachable().into_iter().filter(|namespace| inodes.contains(&namespace.id().inode));
-    theirs.filter(has_any).count()
+    theirs.filter(|namespace| has_any(namespace, &BackEnd::ALL)).count()
 }
 
-fn has_any(namespace: &Namespace) -> bool {
-    let found = namespace.run(|| BackEnd::ALL.iter().any(|back_end| matches!(read(*back_end), Ok(Some(_)))));
+fn inodes_of(kept: &Kept) -> Vec<u64> {
+    kept.units().values().map(|unit| unit.namespace).collect()
+}
+
+fn has_any(namespace: &Namespace, back_ends: &[BackEnd]) -> bool {
+    let found = namespace.run(|| back_ends.iter().any(|back_end| matches!(read(*back_end), Ok(Some(_)))));
     found.unwrap_or(false)
 }
 
@@ -202,17 +206,10 @@ fn has_any(namespace: &Namespace) -> bool {
 pub(super) fn clean_up(kept: &Kept, edges: &[Edge]) -> Result<usize, Refused> {
     let mut cleaned = 0;
     let mut outcome = Ok(());
-    let mut inodes: Vec<u64> = kept.units().values().map(|unit| unit.namespace).collect();
+    let mut inodes = inodes_of(kept);
     inodes.extend(edges.iter().filter_map(|edge| Place::find(edge).ok()).map(|place| place.inode()));
     for namespace in reachable().into_iter().filter(|found| inodes.contains(&found.id().inode)) {
-        let removed = namespace.run(|| {
-            BackEnd::ALL.iter().try_fold(false, |any, back_end| match remove(*back_end) {
-                Ok(found) => Ok(any || found),
-                Err(trireme_netfilter::NetfilterError::Missing { .. }) => Ok(any),
-                Err(error) => Err(error),
-            })
-        });
-        match removed {
+        match take_off(&namespace, &BackEnd::ALL) {
             Ok(Ok(true)) => cleaned += 1,
             Ok(Ok(false)) => {}
             // One that cannot be cleaned does not keep the others from it.

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use tracing::{debug, info, warn};
 use trireme_datapath::{BackendEvent, Engine, Hook, Lesson, Packet, Toward};
-use trireme_flow::{ConnectionClass, ConnectionEntry, FlowKey, NO_PEER_SLOT, PuSlot, Reason};
-use trireme_identity::time::WallTime;
+use trireme_flow::{ConnectionClass, ConnectionEntry, FlowKey, NO_PEER_SLOT, PuSlot, Reason, Traffic};
+use trireme_identity::time::Now;
 use trireme_netfilter::Capabilities;
 use trireme_nfqueue::Buffers;
 use trireme_sock_diag::tcp_connections;
 use trireme_token::{Role, TokenId};
 use trireme_wire::tcp::{Flags, Segment};
 
+use super::NfqueueConfig;
 use super::caught::{Caught, Put, Release, Taken};
 use super::counted::Counted;
 use super::kept::Kept;
@@ -21,9 +22,9 @@ use super::place::Place;
 use super::ready::Ready;
 use super::table::{Judged, Table};
 use super::watch::{Sighting, Watch};
-use super::{NfqueueConfig, earlier, ended, monotonic};
+use crate::datapath::enforcer::now;
 use crate::datapath::supervisor::{
-    Line, More, NotInstalled, Patrolled, Pinned, PutBack, Refused, Repaired, Supervisor, Taught, Waker,
+    Line, More, NotInstalled, Patrolled, Pinned, PutBack, Refused, Repaired, Supervisor, Taught, Waker, ended,
 };
 use crate::datapath::{DatapathError, EdgeState};
 use crate::{Edge, Enforcement, controller};
@@ -274,7 +275,7 @@ impl Supervisor for NfqueueSupervisor {
     }
 
     fn install(&mut self, key: &FlowKey, entry: &ConnectionEntry) -> Result<(), NotInstalled> {
-        let room = self.table.insert(*key, *entry, monotonic());
+        let room = self.table.insert(*key, *entry, now().monotonic);
         if room { Ok(()) } else { Err(NotInstalled::Full) }
     }
 
@@ -376,13 +377,15 @@ impl Supervisor for NfqueueSupervisor {
     }
 
     /// A connection is dead when its unit has no socket of it any more.
-    fn sweep(&mut self, now: WallTime, events: &mut Vec<BackendEvent>) -> Result<More, Refused> {
-        let young = earlier(monotonic(), YOUNG);
+    fn sweep(&mut self, time: Now, events: &mut Vec<BackendEvent>) -> Result<More, Refused> {
+        let young = time.monotonic - YOUNG;
         for (slot, caught) in &self.units {
             let live: HashSet<_> = caught.namespace.run(tcp_connections)??.iter().map(ends).collect();
             let gone =
                 self.table.collect(young, |key| key.pu == *slot && !live.contains(&(key.local, key.remote)));
-            events.extend(gone.iter().map(|(key, entry)| ended(key, entry, now)));
+            // What they carried is not known here.
+            let ends = gone.iter().map(|(key, entry)| ended(key, entry, Traffic::default(), time.wall));
+            events.extend(ends);
         }
         Ok(More::No)
     }

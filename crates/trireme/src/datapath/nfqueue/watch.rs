@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tracing::debug;
 use trireme_flow::PuSlot;
-use trireme_netfilter::{BackEnd, Denied, InForce, denied, intact};
+use trireme_netfilter::{BackEnd, Denied, InForce, Look};
 use trireme_netns::{Namespace, NamespaceError};
 use trireme_nfqueue::{QueueStatistics, statistics};
 
@@ -62,24 +62,22 @@ impl Watched {
 
     fn look(&self, slot: PuSlot) -> Option<Sighting> {
         let Self { back_end, rules, .. } = self;
-        let seen = self.namespace.run(|| {
-            let queues = statistics().unwrap_or_default();
-            (intact(*back_end, rules), denied(*back_end), queues)
-        });
-        let (found, denied, queues) = match seen {
+        let seen = self
+            .namespace
+            .run(|| (trireme_netfilter::look(*back_end, rules), statistics().unwrap_or_default()));
+        let (found, queues) = match seen {
             Ok(seen) => seen,
             Err(error) => {
                 debug!(unit = slot.0, %error, "not looked at");
                 return None;
             }
         };
-        let damage = match found {
-            Ok(Ok(())) => None,
-            Ok(Err(damage)) => Some(damage.to_string()),
-            Err(error) => Some(error.to_string()),
+        let (damage, denied) = match found {
+            Ok(Look { damage, denied }) => (damage.map(|damage| damage.to_string()), denied),
+            Err(error) => (Some(error.to_string()), Denied::default()),
         };
         let queue = queues.into_iter().find(|queue| queue.queue == rules.rule_set.queue);
-        Some(Sighting { slot, expected: *rules, damage, queue, denied: denied.unwrap_or_default() })
+        Some(Sighting { slot, expected: *rules, damage, queue, denied })
     }
 }
 

@@ -10,7 +10,8 @@ use trireme_identity::Direction;
 use trireme_identity::time::WallTime;
 use trireme_token::{Nonce, TokenId};
 
-use super::{pu_slot, slot};
+use super::{entry, pu_slot, slot};
+use crate::datapath::supervisor::ended;
 
 const NANOS: u64 = 1_000_000_000;
 
@@ -160,36 +161,14 @@ pub(in super::super) fn fell_silent(
     activity: &Activity,
     now: WallTime,
 ) -> BackendEvent {
-    let (direction, port) = match connection.role {
-        Role::Initiator => (Direction::Egress, connection.attested.map_or(key.remote.1, |(_, port)| port)),
-        Role::Responder => (Direction::Ingress, key.local.1),
+    let key = trireme_flow::FlowKey { pu: pu_slot(key.slot), local: key.local, remote: key.remote };
+    let traffic = Traffic {
+        packets_from: activity.packets_from,
+        bytes_from: activity.bytes_from,
+        packets_to: activity.packets_to,
+        bytes_to: activity.bytes_to,
     };
-    let known = connection.peer_slot != trireme_flow::NO_PEER_SLOT;
-    BackendEvent {
-        pu: pu_slot(key.slot),
-        direction,
-        peer: if known {
-            PeerPlace::Known(connection.peer_slot, connection.peer_generation)
-        } else {
-            PeerPlace::None
-        },
-        port,
-        reason: Reason::Accepted,
-        rule: None,
-        local: key.local.0,
-        remote: key.remote.0,
-        starts: 0,
-        refused: 0,
-        ends: 1,
-        traffic: Traffic {
-            packets_from: activity.packets_from,
-            bytes_from: activity.bytes_from,
-            packets_to: activity.packets_to,
-            bytes_to: activity.bytes_to,
-        },
-        first: now,
-        last: now,
-    }
+    ended(&key, &entry(connection), traffic, now)
 }
 
 #[cfg(test)]
