@@ -33,7 +33,7 @@ pub use process::Process;
 pub use relay::{Fate, Relay};
 pub use router::Translation;
 pub use topology::{Family, Lab, Node, Pu, Side};
-pub use traffic::{Reach, Server, connect, connect_times, eventually, probe, uninterrupted};
+pub use traffic::{Reach, Server, connect, connect_times, echo, eventually, probe, uninterrupted};
 
 /// Why the laboratory could not be built or used.
 #[derive(Debug, thiserror::Error)]

@@ -17,6 +17,7 @@ const MASK: u16 = 4;
 const FLAGS: u16 = 5;
 
 const BIND: u8 = 1;
+const UNBIND: u8 = 2;
 const COPY_PACKET: u8 = 2;
 
 const FAIL_OPEN: u32 = 1;
@@ -90,6 +91,17 @@ impl<'a> Opening<'a> {
             }
         }
     }
+}
+
+/// Gives the queue up. Closing the socket does so with its last copy only, and a program that was just being started has
+/// one until it is.
+pub(crate) fn unbind(socket: &Socket, queue: u16) -> io::Result<()> {
+    let mut request = Vec::new();
+    let mut writer = Writer::begin(&mut request, CONFIG, 0, 0, queue);
+    let written = writer.attribute(COMMAND, &[UNBIND, 0, 0, 0]);
+    debug_assert!(written, "a command is short");
+    writer.end();
+    socket.send(&request, 0).map(drop)
 }
 
 fn socket(config: QueueConfig) -> Result<Socket, QueueError> {

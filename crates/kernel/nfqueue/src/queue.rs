@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_sys::Socket;
 
-use crate::open::Opening;
+use crate::open::{Opening, unbind};
 use crate::packet::{Incoming, parse_datagram};
 use crate::{Action, Buffers, Packet, QueueError, Verdicts};
 
@@ -120,6 +120,13 @@ impl Queue {
             self.verdicts.forget_first();
         }
         Ok(())
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // Refused, it is given up with the socket.
+        let _ = unbind(&self.socket, self.number());
     }
 }
 

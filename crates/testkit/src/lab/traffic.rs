@@ -68,15 +68,7 @@ impl Server {
     /// # Errors
     /// [`LabError`] if the port cannot be had.
     pub fn echo(namespace: &Namespace, port: u16) -> Result<Self, LabError> {
-        Self::start(namespace, port, |mut stream| {
-            let mut buffer = vec![0; 64 * 1024];
-            while let Ok(len) = uninterrupted(|| stream.read(&mut buffer)) {
-                let Some(chunk) = buffer.get(..len).filter(|chunk| !chunk.is_empty()) else { break };
-                if stream.write_all(chunk).is_err() {
-                    break;
-                }
-            }
-        })
+        Self::start(namespace, port, |mut stream| echo(&mut stream))
     }
 
     /// The port.
@@ -97,6 +89,17 @@ impl Drop for Server {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
+        }
+    }
+}
+
+/// Answers every byte with itself, until the other end has finished.
+pub fn echo(stream: &mut TcpStream) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(len) = uninterrupted(|| stream.read(&mut buffer)) {
+        let Some(chunk) = buffer.get(..len).filter(|chunk| !chunk.is_empty()) else { break };
+        if stream.write_all(chunk).is_err() {
+            break;
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Queues of several namespaces, and their end.
 
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use trireme_netns::{Links, Namespace};
-use trireme_nfqueue::{Action, Buffers, Queue, RawSender, Received};
+use trireme_nfqueue::{Action, Buffers, Queue, RawSender, Received, statistics};
 
 use crate::lab::{CONFIG, linked, namespace, pair, run, take, wait_until};
 
@@ -44,6 +45,21 @@ fn one_thread_serves_many_namespaces_with_one_set_of_buffers() {
     for (number, (_, receiver, _)) in (0..10_u8).zip(&sockets) {
         assert_eq!(receiver.recv(&mut [0; 2]).is_ok(), number % 2 == 0, "{number}");
     }
+}
+
+#[test]
+fn a_queue_is_free_at_its_end_whoever_has_a_copy_of_its_socket() {
+    let near = Namespace::anonymous().unwrap();
+    near.run(|| {
+        let mut buffers = Buffers::new();
+        let queue = Queue::open(CONFIG, &mut buffers).unwrap();
+        // What a program has that is just being started.
+        let _copy = queue.as_fd().try_clone_to_owned().unwrap();
+        drop(queue);
+        assert_eq!(statistics().unwrap(), []);
+        Queue::open(CONFIG, &mut buffers).unwrap();
+    })
+    .unwrap();
 }
 
 #[test]
