@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing::{error, info, warn};
 use trireme::datapath::nfqueue;
 use trireme::{FlowStore, Handle, Running, StartError};
@@ -40,6 +41,7 @@ pub(crate) fn run(arguments: &AgentArgs) -> Outcome {
         return cleanup(&config);
     }
     let secrets = secrets::load(&config, psk).usage()?;
+    raise_file_limit();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().runtime()?;
     runtime.block_on(async {
@@ -47,6 +49,15 @@ pub(crate) fn run(arguments: &AgentArgs) -> Outcome {
         let trireme = assemble::controller(&config, secrets, Arc::clone(&flows))?;
         if arguments.check { check(trireme, &config).await } else { serve(trireme, &config, flows).await }
     })
+}
+
+/// A unit takes some descriptors: many units take more than the usual limit, which programs of another time need.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!(%error, "the limit of open files stays");
+    }
 }
 
 /// Flags win over the file.

@@ -35,6 +35,7 @@
 
 mod back_end;
 mod capabilities;
+mod changes;
 mod error;
 mod in_force;
 mod iptables;
@@ -49,6 +50,7 @@ mod turn;
 
 pub use back_end::BackEnd;
 pub use capabilities::Capabilities;
+pub use changes::Changes;
 pub use error::NetfilterError;
 pub use in_force::{Damage, Denied, InForce, Look};
 pub use mark::{FieldError, MarkField};

@@ -126,7 +126,7 @@ impl Queue {
 impl Drop for Queue {
     fn drop(&mut self) {
         // Refused, it is given up with the socket.
-        let _ = unbind(&self.socket, self.number());
+        drop(unbind(&self.socket, self.number()));
     }
 }
 

@@ -1,25 +1,37 @@
 //! Looks after rules and queues on a thread of its own: listing rules takes milliseconds, and no packet waits for it.
+//!
+//! Where the kernel tells of a change the unit is looked at then; besides, one unit after the other has its turn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Bound;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tracing::debug;
+use tracing::{debug, warn};
 use trireme_flow::PuSlot;
-use trireme_netfilter::{BackEnd, Denied, InForce, Look};
-use trireme_netns::{Namespace, NamespaceError};
+use trireme_netfilter::{BackEnd, Changes, Denied, InForce, Look};
+use trireme_netns::Namespace;
 use trireme_nfqueue::{QueueStatistics, statistics};
 
-/// The pause between two looks at everything.
+use super::ready::Ready;
+use crate::datapath::supervisor::{Refused, Waker};
+
+/// How often a unit is looked at: each has its turn in this time if there are few, and a change that is told waits until
+/// so long after the last look.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// With many units, how many times as long as a look takes is waited behind it.
+const REST: u32 = 9;
 
 /// A unit's rules.
 pub(super) struct Watched {
     namespace: Namespace,
     back_end: BackEnd,
     rules: InForce,
+    changes: Changes,
 }
 
 /// What was seen.
@@ -35,29 +47,37 @@ pub(super) struct Sighting {
 
 /// The thread as the supervisor sees it.
 pub(super) struct Watch {
-    shared: Arc<Shared>,
+    shared: Arc<Mutex<State>>,
+    waker: Waker,
     sightings: Receiver<Sighting>,
-}
-
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    ended: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     units: BTreeMap<PuSlot, Arc<Watched>>,
+    /// Units whose changes are not waited for yet.
+    fresh: BTreeSet<PuSlot>,
     over: bool,
 }
 
+/// The thread itself.
+struct Watcher {
+    shared: Arc<Mutex<State>>,
+    ready: Ready,
+    seen: Sender<Sighting>,
+    /// Units that changed, and when they may be looked at.
+    changed: BTreeMap<PuSlot, Instant>,
+    /// When each was looked at last.
+    looked: BTreeMap<PuSlot, Instant>,
+    /// Whose turn was last, and when the next one's is.
+    last: Option<PuSlot>,
+    due: Instant,
+}
+
 impl Watched {
-    pub(super) fn new(
-        namespace: &Namespace,
-        back_end: BackEnd,
-        rules: InForce,
-    ) -> Result<Self, NamespaceError> {
-        Ok(Self { namespace: namespace.duplicate()?, back_end, rules })
+    pub(super) fn new(namespace: &Namespace, back_end: BackEnd, rules: InForce) -> Result<Self, Refused> {
+        let changes = namespace.run(Changes::open)??;
+        Ok(Self { namespace: namespace.duplicate()?, back_end, rules, changes })
     }
 
     fn look(&self, slot: PuSlot) -> Option<Sighting> {
@@ -82,21 +102,40 @@ impl Watched {
 }
 
 impl Watch {
-    pub(super) fn start() -> std::io::Result<Self> {
-        let shared = Arc::<Shared>::default();
+    pub(super) fn start() -> io::Result<Self> {
+        let shared = Arc::<Mutex<State>>::default();
         let (seen, sightings) = channel();
-        let theirs = Arc::clone(&shared);
-        thread::Builder::new().name("rules".to_owned()).spawn(move || theirs.run(&seen))?;
-        Ok(Self { shared, sightings })
+        let ready = Ready::new()?;
+        let waker = ready.waker();
+        let mut watcher = Watcher {
+            shared: Arc::clone(&shared),
+            ready,
+            seen,
+            changed: BTreeMap::new(),
+            looked: BTreeMap::new(),
+            last: None,
+            due: Instant::now() + PAUSE,
+        };
+        thread::Builder::new().name("rules".to_owned()).spawn(move || {
+            if let Err(error) = watcher.run() {
+                warn!(%error, "rules are not looked after any more");
+            }
+        })?;
+        Ok(Self { shared, waker, sightings })
     }
 
     /// From here on these rules are looked after, or none.
     pub(super) fn set(&self, slot: PuSlot, watched: Option<Watched>) {
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.shared);
         match watched {
-            Some(watched) => drop(state.units.insert(slot, Arc::new(watched))),
+            Some(watched) => {
+                state.units.insert(slot, Arc::new(watched));
+                state.fresh.insert(slot);
+            }
             None => drop(state.units.remove(&slot)),
         }
+        drop(state);
+        self.waker.wake();
     }
 
     pub(super) fn take(&self) -> Vec<Sighting> {
@@ -106,31 +145,84 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).over = true;
-        self.shared.ended.notify_all();
+        lock(&self.shared).over = true;
+        self.waker.wake();
     }
 }
 
-impl Shared {
-    fn run(&self, seen: &Sender<Sighting>) {
-        while !self.is_over(PAUSE) {
-            let units: Vec<PuSlot> = self.lock().units.keys().copied().collect();
-            for slot in units {
-                let watched = self.lock().units.get(&slot).cloned();
-                let sighting = watched.and_then(|watched| watched.look(slot));
-                if sighting.is_some_and(|sighting| seen.send(sighting).is_err()) {
-                    return;
-                }
+impl Watcher {
+    fn run(&mut self) -> io::Result<()> {
+        while !lock(&self.shared).over {
+            self.listen()?;
+            self.note_changes();
+            let now = Instant::now();
+            let slot = match self.changed.iter().find(|(_, due)| **due <= now) {
+                Some((slot, _)) => Some(*slot),
+                None if self.due <= now => self.take_turn(now),
+                None => None,
+            };
+            match slot {
+                Some(slot) => self.look(slot, now),
+                None => self.ready.wait(self.next(now))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for changes of units that are new.
+    fn listen(&mut self) -> io::Result<()> {
+        let mut state = lock(&self.shared);
+        for slot in std::mem::take(&mut state.fresh) {
+            if let Some(watched) = state.units.get(&slot) {
+                self.ready.add(slot, &watched.changes)?;
+            }
+        }
+        let State { units, .. } = &*state;
+        self.changed.retain(|slot, _| units.contains_key(slot));
+        self.looked.retain(|slot, _| units.contains_key(slot));
+        Ok(())
+    }
+
+    fn note_changes(&mut self) {
+        for slot in self.ready.take() {
+            let watched = lock(&self.shared).units.get(&slot).cloned();
+            if watched.is_some_and(|watched| watched.changes.forget()) {
+                let due = self.looked.get(&slot).map_or_else(Instant::now, |looked| *looked + PAUSE);
+                self.changed.entry(slot).or_insert(due);
             }
         }
     }
 
-    fn is_over(&self, after: Duration) -> bool {
-        let waited = self.ended.wait_timeout_while(self.lock(), after, |state| !state.over);
-        waited.unwrap_or_else(PoisonError::into_inner).0.over
+    /// The unit whose turn it is.
+    fn take_turn(&mut self, now: Instant) -> Option<PuSlot> {
+        let state = lock(&self.shared);
+        let after = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = state.units.range((after, Bound::Unbounded)).next().or_else(|| state.units.iter().next());
+        self.last = next.map(|(slot, _)| *slot);
+        let units = u32::try_from(state.units.len()).unwrap_or(u32::MAX).max(1);
+        self.due = now + PAUSE / units;
+        self.last
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn look(&mut self, slot: PuSlot, start: Instant) {
+        let watched = lock(&self.shared).units.get(&slot).cloned();
+        if let Some(sighting) = watched.and_then(|watched| watched.look(slot)) {
+            // Nobody listens any more when the thread is about to end.
+            drop(self.seen.send(sighting));
+        }
+        let end = Instant::now();
+        self.changed.remove(&slot);
+        self.looked.insert(slot, end);
+        self.due = self.due.max(end + end.duration_since(start) * REST);
     }
+
+    /// How long there is nothing to do.
+    fn next(&self, now: Instant) -> Duration {
+        let due = self.changed.values().copied().min().map_or(self.due, |changed| changed.min(self.due));
+        due.saturating_duration_since(now)
+    }
+}
+
+fn lock(shared: &Mutex<State>) -> MutexGuard<'_, State> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
