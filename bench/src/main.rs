@@ -11,6 +11,7 @@ mod contact;
 mod cut;
 mod decide;
 mod flood;
+mod floor;
 mod kernel;
 mod load;
 mod probe;

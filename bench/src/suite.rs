@@ -16,7 +16,7 @@ use crate::load::{self, CLIENTS, Rate};
 use crate::profile::{self, Table};
 use crate::report::Results;
 use crate::{cut, flood, process};
-use queues::Pair;
+use queues::{Beds, OpenBed};
 
 pub(crate) use queues::queues;
 
@@ -99,6 +99,7 @@ struct Suite {
     many: Bed,
     rotating: Bed,
     queued: Bed,
+    open: OpenBed,
     /// When the next rotation is to be measured.
     rotation: Instant,
     strangers: Strangers,
@@ -134,6 +135,7 @@ impl Suite {
                 rotation: rotating.began + rotation_interval(),
                 rotating,
                 queued: built(queued)?,
+                open: OpenBed::build(program)?,
                 strangers,
                 results: Results::default(),
             })
@@ -150,7 +152,8 @@ impl Suite {
         self.bystanders()?;
         if !self.extent.quick {
             let time = self.extent.time;
-            Pair { bare: &self.bare, queued: &self.queued, time }.round(&mut self.results)?;
+            Beds { bare: &self.bare, queued: &self.queued, open: &self.open, time }
+                .round(&mut self.results)?;
         }
         self.rotation(SHORT_WAIT)?;
         self.hammering()?;

@@ -7,6 +7,7 @@ use trireme_testkit::lab::{Agent, Family};
 
 use super::{crr, turns};
 use crate::bed::{Bed, Enforcement};
+use crate::floor::Open;
 use crate::report::Results;
 use crate::thousand::{self, Thousand};
 use crate::{load, process};
@@ -18,9 +19,10 @@ pub(super) const UNITS: u32 = 1000;
 pub(crate) fn queues(program: &Path, rounds: u32, time: Duration, units: u32) -> anyhow::Result<Results> {
     let queues = Enforcement { datapath: "nfqueue", ..Enforcement::default() };
     let (bare, queued) = (Bed::bare(program)?, Bed::enforced(program, &queues)?);
+    let open = OpenBed::build(program)?;
     let mut results = Results::default();
     for _ in 0..rounds {
-        Pair { bare: &bare, queued: &queued, time }.round(&mut results)?;
+        Beds { bare: &bare, queued: &queued, open: &open, time }.round(&mut results)?;
     }
     rules(program, units, &mut results)?;
     Ok(results)
@@ -35,14 +37,29 @@ pub(super) fn rules(program: &Path, units: u32, results: &mut Results) -> anyhow
     Ok(())
 }
 
-/// Netfilter queues at both ends, and no hooks.
-pub(super) struct Pair<'a> {
+/// Workloads behind queues that admit everybody.
+pub(super) struct OpenBed {
+    /// Ends before its namespaces.
+    _open: Open,
+    bed: Bed,
+}
+
+impl OpenBed {
+    pub(super) fn build(program: &Path) -> anyhow::Result<Self> {
+        let bed = Bed::bare(program)?;
+        Ok(Self { _open: Open::start(&[&bed.client, &bed.server])?, bed })
+    }
+}
+
+/// No hooks, netfilter queues at both ends, and queues that admit everybody.
+pub(super) struct Beds<'a> {
     pub(super) bare: &'a Bed,
     pub(super) queued: &'a Bed,
+    pub(super) open: &'a OpenBed,
     pub(super) time: Duration,
 }
 
-impl Pair<'_> {
+impl Beds<'_> {
     pub(super) fn round(&self, results: &mut Results) -> anyhow::Result<()> {
         let loaded = |bed: &Bed, time| {
             let before = cpu(bed)?;
@@ -56,6 +73,9 @@ impl Pair<'_> {
             |time| loaded(self.queued, time),
         )?;
         results.pair("nfqueue-crr", "connections/s", bare, queued);
+        let open = &self.open.bed;
+        let [[bare], [floor]] = turns(self.time, |time| crr(self.bare, time), |time| crr(open, time))?;
+        results.pair("nfqueue-floor-crr", "connections/s", bare, floor);
         results.value("nfqueue-agent-cpu", "us/connection", agent);
         results.value("nfqueue-drops", "packets", self::drops(self.queued)? - drops);
 
@@ -64,6 +84,9 @@ impl Pair<'_> {
         let [[bare], [queued]] =
             turns(self.time, |time| latency(self.bare, time), |time| latency(self.queued, time))?;
         results.pair("nfqueue-connect-p50", "us", bare, queued);
+        let [[bare], [floor]] =
+            turns(self.time, |time| latency(self.bare, time), |time| latency(open, time))?;
+        results.pair("nfqueue-floor-connect-p50", "us", bare, floor);
 
         let bulk = |bed: &Bed, time| load::bulk(bed.way(Family::V4), time).map(|rate| [rate]);
         let [[bare], [queued]] =
