@@ -5,7 +5,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use trireme_flow::{
-    Aggregator, BoundedMap, Budget, FlowKey, HalfOpenTable, HeldQueue, PuSlot, Reason, SlotTable,
+    Aggregator, BoundedMap, Budget, FlowKey, FragmentKey, FragmentTable, HalfOpenKey, HalfOpenTable,
+    HeldQueue, PuSlot, Reason, SlotTable,
 };
 use trireme_identity::time::{Instant, Now, WallTime};
 use trireme_policy::Mode;
@@ -25,12 +26,15 @@ mod authenticate;
 mod authorize;
 mod control;
 mod cookie;
+mod datagram;
 mod egress_segment;
 mod egress_syn;
 mod egress_syn_ack;
 mod emit;
+mod essential;
 mod established;
 mod event;
+mod fragment;
 mod handshake;
 mod icmp_error;
 mod ingress_segment;
@@ -68,7 +72,10 @@ pub struct Engine {
     rotate_at: Instant,
     units: BTreeMap<PuSlot, Arc<Unit>>,
     handshakes: HalfOpenTable<Handshake>,
-    held: HeldQueue<Packet>,
+    held: HeldQueue<HalfOpenKey, Packet>,
+    flows: BoundedMap<FlowKey, datagram::Admitted>,
+    fragments: FragmentTable<u32>,
+    fragments_held: HeldQueue<FragmentKey, Packet>,
     jobs: Jobs,
     tokens: TokenCache,
     peers: Peers,
@@ -102,12 +109,12 @@ struct Known {
     tried_key: Option<KeyName>,
 }
 
-/// The packet under judgement and what is known about it.
-struct Context<'a> {
+/// The packet under judgement and what is known about it; the view is that of its protocol.
+struct Context<'a, V = Segment> {
     unit: Arc<Unit>,
     slot: PuSlot,
     key: FlowKey,
-    segment: Segment,
+    view: V,
     now: Now,
     out: &'a mut Vec<Effect>,
 }
@@ -119,7 +126,9 @@ enum Next {
     /// It is dropped.
     Drop(Reason),
     /// It waits for the proof of this handshake.
-    Hold(trireme_flow::HalfOpenKey),
+    Hold(HalfOpenKey),
+    /// It waits for the first fragment of this packet.
+    HoldFragment(FragmentKey),
     /// It waits for this signature check.
     Park(u64),
     /// It was transmitted in the right order with others.
@@ -154,6 +163,9 @@ impl Engine {
             units: BTreeMap::new(),
             handshakes: HalfOpenTable::new(config.half_open),
             held: HeldQueue::new(config.held),
+            flows: BoundedMap::new(config.flows),
+            fragments: FragmentTable::new(config.fragmented),
+            fragments_held: HeldQueue::new(config.fragments_held),
             jobs: Jobs::new(config.verifications, config.parked_packets),
             tokens: TokenCache::new(tokens),
             peers: Peers::new(config.peers),
@@ -192,6 +204,13 @@ impl Engine {
                     Err(packet) => self.refuse_waiting(packet, &Reason::HeldFull.into(), now, out),
                 }
             }
+            Next::HoldFragment(key) => {
+                let len = packet.bytes.len();
+                match self.fragments_held.push(key, packet, len, now.monotonic) {
+                    Ok(()) => Verdict::Held,
+                    Err(packet) => self.refuse_waiting(packet, &Reason::HeldFull.into(), now, out),
+                }
+            }
         }
     }
 
@@ -205,19 +224,23 @@ impl Engine {
         if unit.policy.mode() == Mode::Off {
             return Next::Pass;
         }
-        let segment = match parse::parse(&mut packet.bytes) {
+        let view = match parse::parse(&mut packet.bytes) {
             Ok(Parsed::Tcp(segment)) => segment,
-            Ok(Parsed::IcmpError(error)) => return self.icmp_error(&unit, packet, &error),
+            Ok(Parsed::Datagram(view)) => {
+                let key = parse::datagram_key(packet.pu, packet.hook, &view);
+                let mut cx = Context { unit, slot: packet.pu, key, view, now, out };
+                return self.judge_datagram(&mut cx, packet);
+            }
+            Ok(Parsed::IcmpError(error)) => return self.icmp_error(&unit, packet, &error, now),
             Err(reason) => return self.refuse_unparsed(&unit, packet, reason),
         };
-        let key = parse::flow_key(packet.pu, packet.hook, &segment);
-        let mut cx = Context { unit, slot: packet.pu, key, segment, now, out };
+        let key = parse::flow_key(packet.pu, packet.hook, &view);
+        let mut cx = Context { unit, slot: packet.pu, key, view, now, out };
         // Before the packet is looked at: the back end has forgotten the handshake, and a bad packet must not end it.
         let judged = self
             .adopt(&mut cx, packet)
             .and_then(|()| {
-                parse::check(&packet.bytes, &cx.segment)
-                    .map_err(|reason| Refused::by_hook(packet.hook, reason))
+                parse::check(&packet.bytes, &cx.view).map_err(|reason| Refused::by_hook(packet.hook, reason))
             })
             .and_then(|()| self.dispatch(&mut cx, packet));
         match judged {
@@ -227,7 +250,7 @@ impl Engine {
     }
 
     fn dispatch(&mut self, cx: &mut Context<'_>, packet: &mut Packet) -> Judged {
-        let flags = cx.segment.flags;
+        let flags = cx.view.flags;
         match packet.hook {
             Hook::FromPu if flags.is_syn() => self.egress_syn(cx, packet),
             Hook::ToPu if flags.is_syn() => self.ingress_syn(cx, packet),
@@ -255,6 +278,9 @@ impl Engine {
             half_open: self.handshakes.len(),
             held_packets,
             held_bytes,
+            fragmented: self.fragments.len(),
+            fragments_held: self.fragments_held.size().0,
+            flows: self.flows.len(),
             parked_packets: self.jobs.parked(),
             verifications: self.jobs.len(),
             peers: self.peers.len(),

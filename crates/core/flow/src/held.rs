@@ -1,11 +1,11 @@
-//! Packets that wait for the proof they overtook.
+//! Packets that wait: for the proof they overtook, for the identity of a peer, for a first fragment.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use trireme_identity::time::Instant;
 
-use crate::{Deadlines, HalfOpenKey};
+use crate::Deadlines;
 
 /// How much a [`HeldQueue`] holds and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,17 +33,17 @@ struct Flow<P> {
     until: Instant,
 }
 
-/// Held packets by handshake, bounded per flow and in total.
+/// Held packets by handshake or flow, bounded per flow and in total.
 #[derive(Debug)]
-pub struct HeldQueue<P> {
+pub struct HeldQueue<K, P> {
     limits: HeldLimits,
-    flows: BTreeMap<HalfOpenKey, Flow<P>>,
-    deadlines: Deadlines<HalfOpenKey>,
+    flows: BTreeMap<K, Flow<P>>,
+    deadlines: Deadlines<K>,
     packets: usize,
     bytes: usize,
 }
 
-impl<P> HeldQueue<P> {
+impl<K: Ord + Copy, P> HeldQueue<K, P> {
     /// An empty queue.
     #[must_use]
     pub fn new(limits: HeldLimits) -> Self {
@@ -54,7 +54,7 @@ impl<P> HeldQueue<P> {
     ///
     /// # Errors
     /// The packet, if there is no room.
-    pub fn push(&mut self, key: HalfOpenKey, packet: P, len: usize, now: Instant) -> Result<(), P> {
+    pub fn push(&mut self, key: K, packet: P, len: usize, now: Instant) -> Result<(), P> {
         if self.bytes.saturating_add(len) > self.limits.total_bytes {
             return Err(packet);
         }
@@ -79,7 +79,7 @@ impl<P> HeldQueue<P> {
     }
 
     /// Takes every packet of a flow out, in the order of arrival.
-    pub fn take(&mut self, key: HalfOpenKey) -> Vec<P> {
+    pub fn take(&mut self, key: K) -> Vec<P> {
         let Some(flow) = self.flows.remove(&key) else { return Vec::new() };
         self.deadlines.cancel(flow.until, key);
         self.bytes = self.bytes.saturating_sub(flow.bytes);
@@ -88,7 +88,7 @@ impl<P> HeldQueue<P> {
     }
 
     /// Takes the packets of one flow whose time is over.
-    pub fn pop_due(&mut self, now: Instant) -> Option<(HalfOpenKey, Vec<P>)> {
+    pub fn pop_due(&mut self, now: Instant) -> Option<(K, Vec<P>)> {
         let key = self.deadlines.pop_due(now)?;
         Some((key, self.take(key)))
     }
@@ -109,9 +109,10 @@ impl<P> HeldQueue<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::HalfOpenKey;
     use crate::half_open::tests::key;
 
-    fn queue() -> HeldQueue<u8> {
+    fn queue() -> HeldQueue<HalfOpenKey, u8> {
         HeldQueue::new(HeldLimits {
             time: Duration::from_nanos(50),
             flow_packets: 2,

@@ -248,7 +248,10 @@ impl Node {
             parked_packets,
             verifications,
             records,
+            fragmented,
+            fragments_held,
             // Caches with a fixed capacity, filled on purpose.
+            flows: _,
             peers: _,
             pair_keys: _,
             tokens: _,
@@ -262,6 +265,8 @@ impl Node {
             ("parked packets", parked_packets),
             ("verifications", verifications),
             ("records", records),
+            ("fragmented packets", fragmented),
+            ("held fragments", fragments_held),
             ("connections", self.kernel.len()),
             ("queued packets", self.queue.len()),
         ]
@@ -299,7 +304,7 @@ impl Node {
                         fast.learn(lesson);
                     }
                 }
-                Effect::Record(_) | Effect::ForgetConntrack(_) => {}
+                Effect::Block(..) | Effect::Record(_) | Effect::ForgetConntrack(_) => {}
             }
         }
     }

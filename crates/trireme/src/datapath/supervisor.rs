@@ -346,6 +346,7 @@ pub(super) fn ended(key: &FlowKey, entry: &ConnectionEntry, traffic: Traffic, no
         pu: key.pu,
         direction,
         peer,
+        protocol: key.protocol,
         port,
         reason: Reason::Accepted,
         rule: None,

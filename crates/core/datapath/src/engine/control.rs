@@ -27,11 +27,11 @@ impl Engine {
         cx: &mut Context<'_>,
         packet: &Packet,
     ) -> Result<Option<Next>, Box<Refused>> {
-        let payload = cx.segment.payload(&packet.bytes);
-        let isn = cx.segment.ack.wrapping_sub(1);
+        let payload = cx.view.payload(&packet.bytes);
+        let isn = cx.view.ack.wrapping_sub(1);
         let key = HalfOpenKey { flow: cx.key, role: Role::Initiator, isn };
         let Some(handshake) = self.handshakes.get(&key) else { return Ok(None) };
-        if cx.segment.flags != Flags::ACK || !tap::is_tap(payload) {
+        if cx.view.flags != Flags::ACK || !tap::is_tap(payload) {
             return Ok(None);
         }
         // Before the SYN-ACK no payload is for the unit; behind it, it may be a stream that begins with the magic.

@@ -19,13 +19,13 @@ impl Engine {
         self.clean_own_payload(cx, packet, INGRESS)?;
         if let Some(entry) = packet.connection
             && entry.syn_ack != 0
-            && entry.syn_ack == cx.segment.seq
-            && self.is_established(&entry, cx.segment.ack, Role::Responder, cx.key)
+            && entry.syn_ack == cx.view.seq
+            && self.is_established(&entry, cx.view.ack, Role::Responder, cx.key)
         {
             self.current(cx, Hook::FromPu, entry)?;
             return Ok(Next::Pass);
         }
-        let key = HalfOpenKey { flow: cx.key, role: Role::Responder, isn: cx.segment.ack.wrapping_sub(1) };
+        let key = HalfOpenKey { flow: cx.key, role: Role::Responder, isn: cx.view.ack.wrapping_sub(1) };
         self.end_others(cx, &key, packet.connection);
         self.alternate(&key);
         let mut fresh = [0; 16];
@@ -37,7 +37,7 @@ impl Engine {
         let Half::Responder(responder) = &mut handshake.half else {
             return Err(Refused::new(INGRESS, Reason::Internal));
         };
-        let output = responder.handle(Input::SynAck { seq: cx.segment.seq, fresh: Nonce(fresh) });
+        let output = responder.handle(Input::SynAck { seq: cx.view.seq, fresh: Nonce(fresh) });
         // Nobody answered the newer token.
         if let Some(older) = handshake.older.take_if(|_| output == Output::Answer(Attach::Full)) {
             responder.show(older.token.id);

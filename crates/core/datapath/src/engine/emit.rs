@@ -12,7 +12,7 @@ use crate::{Effect, Toward};
 impl Engine {
     /// Sends a kind-4 or kind-5 message: an ACK-only segment that a stack waiting for a SYN-ACK discards.
     pub(super) fn send_control(&mut self, cx: &mut Context<'_>, payload: &[u8]) {
-        let ack = cx.segment.seq.wrapping_add(1);
+        let ack = cx.view.seq.wrapping_add(1);
         let (from, to) = (Endpoint::from(cx.key.local), Endpoint::from(cx.key.remote));
         let spec = TcpSpec { payload, ..TcpSpec::new(from, to, 0, ack, Flags::ACK) };
         if let Ok(bytes) = build::tcp(&spec) {
@@ -23,10 +23,10 @@ impl Engine {
     /// Sends the proof as a segment of its own, in front of the unit's segment: no option but the timestamp.
     pub(super) fn send_proof_before(&mut self, cx: &mut Context<'_>, bytes: &[u8], proof: &Proof) {
         let spec = ProofSpec {
-            ack: cx.segment.ack,
-            window: cx.segment.window,
-            hop_limit: cx.segment.ip.hop_limit,
-            timestamps: cx.segment.options(bytes).timestamps(),
+            ack: cx.view.ack,
+            window: cx.view.window,
+            hop_limit: cx.view.ip.hop_limit,
+            timestamps: cx.view.options(bytes).timestamps(),
         };
         self.send_proof(cx, proof, spec);
     }
@@ -40,7 +40,7 @@ impl Engine {
         proof: &Proof,
     ) {
         let Ok(sent) = Segment::parse(syn) else { return };
-        let (own, peer) = (sent.options(syn), cx.segment.options(bytes));
+        let (own, peer) = (sent.options(syn), cx.view.options(bytes));
         let scale = match (window_scale(own.clone()), window_scale(peer.clone())) {
             (Some(shift), Some(_)) => shift.min(14),
             (Some(_) | None, Some(_) | None) => 0,
@@ -50,7 +50,7 @@ impl Engine {
             .zip(peer.timestamps())
             .map(|(own, peer)| Timestamps { value: own.value, echo: peer.value });
         let spec = ProofSpec {
-            ack: cx.segment.seq.wrapping_add(1),
+            ack: cx.view.seq.wrapping_add(1),
             window: (sent.window >> scale).max(1),
             hop_limit: sent.ip.hop_limit,
             timestamps,

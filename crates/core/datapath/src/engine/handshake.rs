@@ -194,7 +194,7 @@ impl Engine {
         match handshake.installed_at.filter(|_| handshake.entry.is_some()) {
             None => true,
             Some(at) => {
-                cx.now.monotonic.since(at) <= ON_THE_WAY && distance(found, &cx.segment, hook) <= FIRST_BYTES
+                cx.now.monotonic.since(at) <= ON_THE_WAY && distance(found, &cx.view, hook) <= FIRST_BYTES
             }
         }
     }
@@ -236,7 +236,7 @@ const fn distance(found: &HalfOpenKey, segment: &Segment, hook: Hook) -> u32 {
 }
 
 /// How long a segment may be on its way between the back end and the engine.
-const ON_THE_WAY: Duration = Duration::from_secs(1);
+pub(super) const ON_THE_WAY: Duration = Duration::from_secs(1);
 /// More than an initiator sends in one flight.
 const FIRST_BYTES: u32 = 1 << 20;
 

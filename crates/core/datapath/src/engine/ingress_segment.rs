@@ -40,7 +40,7 @@ impl Engine {
         if let Some(next) = self.control(cx, packet)? {
             return Ok(next);
         }
-        let found = self.handshake_of(cx.key, &cx.segment, Hook::ToPu);
+        let found = self.handshake_of(cx.key, &cx.view, Hook::ToPu);
         let Some(key) = found.filter(|found| self.speaks_for(found, cx, Hook::ToPu)) else {
             return Err(Refused::new(INGRESS, Reason::Stray));
         };
@@ -54,11 +54,11 @@ impl Engine {
     }
 
     fn responder_segment(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
-        if cx.segment.flags.contains(Flags::RST) {
+        if cx.view.flags.contains(Flags::RST) {
             return self.responder_reset(cx, packet, key);
         }
-        let ack = cx.segment.ack;
-        let input = if cx.segment.is_empty_ack() {
+        let ack = cx.view.ack;
+        let input = if cx.view.is_empty_ack() {
             initiator::Input::PeerAck { ack }
         } else {
             initiator::Input::PeerData { ack }
@@ -77,7 +77,7 @@ impl Engine {
             Said::Answer(answer) => Some(answer),
             Said::Nothing => None,
         };
-        let ack = cx.segment.flags.contains(Flags::ACK).then_some(cx.segment.ack);
+        let ack = cx.view.flags.contains(Flags::ACK).then_some(cx.view.ack);
         let message = said.as_ref().map(Answer::message);
         match self.step(key, initiator::Input::PeerReset { ack, message }) {
             Some(InitiatorOutput::AuthorizeReset(authenticated)) => {
@@ -136,7 +136,7 @@ impl Engine {
         if let Some(Header { body: Body::Ack { echo }, .. }) = &proof {
             self.prefer(&key, |rival| rival.own_nonce() == Some(Nonce(*echo)));
         }
-        let (seq, ack) = (cx.segment.seq, cx.segment.ack);
+        let (seq, ack) = (cx.view.seq, cx.view.ack);
         let claim = proof.as_ref().and_then(|header| self.claim_of(cx, key, header)).transpose();
         let claim = claim.map_err(|reason| Refused::new(INGRESS, reason))?;
         let output = match &proof {
@@ -145,10 +145,8 @@ impl Engine {
                 let own = claim.as_ref().map_or(TokenId::ZERO, |claim| claim.own.token.id);
                 self.step_responder(key, Input::Proof { seq, ack, header, keys, own })
             }
-            None if cx.segment.flags.contains(Flags::RST) => {
-                self.step_responder(key, Input::PeerReset { seq })
-            }
-            None if cx.segment.is_empty_ack() => self.step_responder(key, Input::PeerAck { ack }),
+            None if cx.view.flags.contains(Flags::RST) => self.step_responder(key, Input::PeerReset { seq }),
+            None if cx.view.is_empty_ack() => self.step_responder(key, Input::PeerAck { ack }),
             None => self.step_responder(key, Input::PeerData { ack }),
         };
         match output {
@@ -178,8 +176,8 @@ impl Engine {
         packet: &Packet,
         key: HalfOpenKey,
     ) -> Result<Option<Header>, Box<Refused>> {
-        let payload = cx.segment.payload(&packet.bytes);
-        if cx.segment.seq != key.isn.wrapping_add(1) || !tap::is_tap(payload) {
+        let payload = cx.view.payload(&packet.bytes);
+        if cx.view.seq != key.isn.wrapping_add(1) || !tap::is_tap(payload) {
             return Ok(None);
         }
         let awaited = self.handshakes.get(&key).is_some_and(|handshake| {
@@ -268,7 +266,7 @@ impl Engine {
         about.decision = decision;
         self.record_accept(cx, &about);
         // A proof that an enforcer sent by itself lacks the Multipath option: the stack must not see it as its third ACK.
-        let consumed = multipath == Multipath::Asked && !cx.segment.options(&packet.bytes).has_multipath();
+        let consumed = multipath == Multipath::Asked && !cx.view.options(&packet.bytes).has_multipath();
         strip(packet, INGRESS)?;
         self.release(cx, packet, key, consumed)
     }
@@ -321,8 +319,8 @@ impl Engine {
 
 /// A late duplicate of the proof is recognised by its MAC and stripped; everything else of an admitted connection passes.
 fn strip_duplicate(cx: &Context<'_>, packet: &mut Packet, entry: &ConnectionEntry) -> Judged {
-    if entry.role == Role::Responder && cx.segment.seq == entry.proof_seq {
-        let payload = cx.segment.payload(&packet.bytes);
+    if entry.role == Role::Responder && cx.view.seq == entry.proof_seq {
+        let payload = cx.view.payload(&packet.bytes);
         if let Some(Ok(header)) = parse::tap_header(payload)
             && header.kind() == Kind::Ack
             && header.mac == entry.proof_mac

@@ -31,7 +31,7 @@ const INGRESS: Direction = Direction::Ingress;
 impl Engine {
     pub(super) fn ingress_syn(&mut self, cx: &mut Context<'_>, packet: &mut Packet) -> Judged {
         self.refuse_simultaneous_open(cx)?;
-        let header = match parse::tap_header(cx.segment.payload(&packet.bytes)) {
+        let header = match parse::tap_header(cx.view.payload(&packet.bytes)) {
             None => None,
             Some(Ok(header)) if is_tcp_syn(&header) => Some(header),
             Some(Ok(_)) => return Err(Refused::new(INGRESS, Reason::TapUnexpected)),
@@ -41,7 +41,7 @@ impl Engine {
             }
             Some(Err(reason)) => return Err(Refused::new(INGRESS, reason)),
         };
-        let key = HalfOpenKey { flow: cx.key, role: Role::Responder, isn: cx.segment.seq };
+        let key = HalfOpenKey { flow: cx.key, role: Role::Responder, isn: cx.view.seq };
         if let Some(next) = self.again(cx, packet, key, header.as_ref())? {
             return Ok(next);
         }
@@ -153,7 +153,7 @@ impl Engine {
             self.check_room(cx, key, header, priority)?;
         }
         let source = cx.key.remote.0;
-        let payload = cx.segment.payload(&packet.bytes);
+        let payload = cx.view.payload(&packet.bytes);
         let peer = match self.peer_of(header, payload, source, priority, cx.now, cx.out) {
             Ok(Peer::Verified(peer)) => peer,
             Ok(Peer::Pending(job)) => return Ok(Next::Park(job)),
@@ -179,7 +179,7 @@ impl Engine {
         let peer_holds_token =
             if holds == Some(own.token.id) { PeerHolds::Known } else { PeerHolds::Unknown };
         let until = cx.now.monotonic + self.config.responder_timeout;
-        let multipath = Multipath::of(&cx.segment, &packet.bytes);
+        let multipath = Multipath::of(&cx.view, &packet.bytes);
         if let Some(handshake) = self.handshakes.get_mut(&key) {
             if !handshake.may_be(&peer) {
                 return Err(Refused::new(INGRESS, Reason::NonceMismatch).with_peer(&peer));
@@ -315,7 +315,7 @@ impl Engine {
 
     /// Another version is answered in the own one, and never taken for a peer without TAP.
     fn request_own_version(&mut self, cx: &mut Context<'_>, packet: &Packet) {
-        if let Some(nonce) = tap::peek_nonce(cx.segment.payload(&packet.bytes)) {
+        if let Some(nonce) = tap::peek_nonce(cx.view.payload(&packet.bytes)) {
             self.send_request(cx, Nonce(nonce), Seal::Open);
         }
     }

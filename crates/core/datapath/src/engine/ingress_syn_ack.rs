@@ -53,7 +53,7 @@ pub(super) enum Said {
 impl Engine {
     pub(super) fn ingress_syn_ack(&mut self, cx: &mut Context<'_>, packet: &mut Packet) -> Judged {
         if let Some(entry) = packet.connection
-            && self.is_established(&entry, cx.segment.ack, Role::Initiator, cx.key)
+            && self.is_established(&entry, cx.view.ack, Role::Initiator, cx.key)
         {
             // Anything but a confirmation: the responder asks again.
             self.current(cx, Hook::FromPu, entry)?;
@@ -69,7 +69,7 @@ impl Engine {
             Said::Answer(answer) => Some(answer),
             Said::Nothing => None,
         };
-        let input = Input::SynAck { ack: cx.segment.ack, message: said.as_ref().map(Answer::message) };
+        let input = Input::SynAck { ack: cx.view.ack, message: said.as_ref().map(Answer::message) };
         let peer = said.as_ref().map(Answer::peer);
         match self.step(key, input) {
             Some(Output::Authorize(authenticated)) => {
@@ -112,12 +112,12 @@ impl Engine {
     /// older connection answers none: a stack that waits for another gives it the reset that ends it (RFC 9293, section
     /// 3.10.7.3), and takes nothing from it.
     fn answered_syn(&mut self, cx: &mut Context<'_>) -> Result<Option<HalfOpenKey>, Box<Refused>> {
-        let isn = cx.segment.ack.wrapping_sub(1);
+        let isn = cx.view.ack.wrapping_sub(1);
         let key = HalfOpenKey { flow: cx.key, role: Role::Initiator, isn };
         if self.handshakes.get(&key).is_some() {
             return Ok(Some(key));
         }
-        let input = Input::SynAck { ack: cx.segment.ack, message: None };
+        let input = Input::SynAck { ack: cx.view.ack, message: None };
         let beyond = self.handshakes.of_flow(cx.key, Role::Initiator).any(|(_, handshake)| {
             let Half::Initiator(initiator) = &handshake.half else { return false };
             let Initiator::SynSent(sent) = initiator else { return false };
@@ -144,7 +144,7 @@ impl Engine {
         key: HalfOpenKey,
     ) -> Result<Said, Box<Refused>> {
         let refused = |reason| Refused::new(EGRESS, reason);
-        let payload = cx.segment.payload(&packet.bytes);
+        let payload = cx.view.payload(&packet.bytes);
         let header = match parse::tap_header(payload) {
             None => return Ok(Said::Nothing),
             Some(Ok(header)) if header.kind() == Kind::SynAck => header,

@@ -53,6 +53,8 @@ impl Engine {
                 out.push(Effect::Remove(key.flow));
             }
         }
+        self.flows.retain(|key| key.pu != slot);
+        self.fragments.remove_unit(slot);
         if let Some(unit) = self.units.remove(&slot) {
             self.own.remove(&unit.id);
             out.push(Effect::Teach(Lesson::OwnTokens { pu: slot, tokens: Vec::new() }));

@@ -131,7 +131,9 @@ impl Engine {
     ) -> Verdict {
         match self.refuse_again(&mut packet, why, now, out) {
             Next::Pass => Verdict::Pass(packet),
-            Next::Drop(_) | Next::Hold(_) | Next::Park(_) | Next::Sent => Verdict::Drop(why.reason),
+            Next::Drop(_) | Next::Hold(_) | Next::HoldFragment(_) | Next::Park(_) | Next::Sent => {
+                Verdict::Drop(why.reason)
+            }
         }
     }
 
@@ -141,8 +143,16 @@ impl Engine {
             self.count(super::NO_UNIT, Reason::UnitRemoved);
             return Next::Drop(Reason::UnitRemoved);
         };
-        let Ok(super::Parsed::Tcp(segment)) = super::parse::parse(&mut packet.bytes) else {
-            return self.refuse_unparsed(&unit, packet, reason);
+        let segment = match super::parse::parse(&mut packet.bytes) {
+            Ok(super::Parsed::Tcp(segment)) => segment,
+            Ok(super::Parsed::Datagram(view)) => {
+                let key = super::parse::datagram_key(packet.pu, packet.hook, &view);
+                let mut refused = Refused::by_hook(packet.hook, reason);
+                refused.note.clone_from(&why.note);
+                let mut cx = Context { unit, slot: packet.pu, key, view, now, out };
+                return self.refuse_datagram(&mut cx, packet, &refused);
+            }
+            Ok(super::Parsed::IcmpError(_)) | Err(_) => return self.refuse_unparsed(&unit, packet, reason),
         };
         let key = super::parse::flow_key(packet.pu, packet.hook, &segment);
         let mut refused = Refused::by_hook(packet.hook, reason);
@@ -153,7 +163,7 @@ impl Engine {
         let isn = segment.seq.wrapping_sub(1);
         let waiting = HalfOpenKey { flow: key, role: Role::Responder, isn };
         refused.peer = self.handshakes.get(&waiting).and_then(|handshake| handshake.peer.clone());
-        let mut cx = Context { unit, slot: packet.pu, key, segment, now, out };
+        let mut cx = Context { unit, slot: packet.pu, key, view: segment, now, out };
         self.refuse(&mut cx, packet, *refused)
     }
 
@@ -168,7 +178,7 @@ impl Engine {
                 | Reason::ApplicationAcl
                 | Reason::StrictIdentity
         );
-        let by_policy = by_policy && cx.segment.flags.intersects(trireme_wire::tcp::Flags::SYN);
+        let by_policy = by_policy && cx.view.flags.intersects(trireme_wire::tcp::Flags::SYN);
         if !by_policy || !self.replies.try_take(cx.key.remote.0, cx.now.monotonic) {
             return;
         }
@@ -178,9 +188,9 @@ impl Engine {
         // Towards the unit the answer is one to its SYN, whatever was refused.
         let (toward, syn) = match refused.direction {
             Direction::Ingress => (Toward::Network, packet.bytes.clone()),
-            Direction::Egress if cx.segment.flags.is_syn() => (Toward::Pu, packet.bytes.clone()),
+            Direction::Egress if cx.view.flags.is_syn() => (Toward::Pu, packet.bytes.clone()),
             Direction::Egress => {
-                let isn = cx.segment.ack.wrapping_sub(1);
+                let isn = cx.view.ack.wrapping_sub(1);
                 let sent = HalfOpenKey { flow: cx.key, role: Role::Initiator, isn };
                 let Some(handshake) = self.handshakes.get(&sent) else { return };
                 (Toward::Pu, handshake.syn.clone())
@@ -198,7 +208,7 @@ impl Engine {
 
     /// Tells the initiator's enforcer why its SYN was refused (kind 4).
     fn notify(&mut self, cx: &mut Context<'_>, packet: &Packet, refused: &Refused) {
-        let Ok(header) = tap::Header::parse(cx.segment.payload(&packet.bytes)) else { return };
+        let Ok(header) = tap::Header::parse(cx.view.payload(&packet.bytes)) else { return };
         let Some(peer) = &refused.peer else { return };
         let Some(own) = self.own.current(&cx.unit.id).cloned() else { return };
         let Ok(keys) = self.keys(&own, peer, Role::Responder) else { return };

@@ -42,7 +42,7 @@ pub(super) fn verdict_of(judged: &Result<Option<Decision>, Box<Refused>>) -> Ver
 
 impl Engine {
     /// Remembers a peer and teaches who it is; returns its place.
-    pub(super) fn teach_peer(&mut self, cx: &mut Context<'_>, proven: &Proven<'_>) -> (u32, u32) {
+    pub(super) fn teach_peer<V>(&mut self, cx: &mut Context<'_, V>, proven: &Proven<'_>) -> (u32, u32) {
         let Proven { peer, own, role, keys, fresh } = *proven;
         let Placed { place, generation, evicted } = self.peers.remember(peer);
         cx.out.extend(evicted.map(|token| Effect::Teach(Lesson::ForgetPeer(token))));
@@ -66,16 +66,16 @@ impl Engine {
         (place, generation)
     }
 
-    /// Teaches what the unit's policy says about a peer at a place, if it says so whatever the circumstances.
-    pub(super) fn teach_verdict(
+    /// Teaches what the unit's policy says about a peer's connections, if it says so whatever the circumstances.
+    pub(super) fn teach_verdict<V>(
         &self,
-        cx: &mut Context<'_>,
+        cx: &mut Context<'_, V>,
         direction: Direction,
         (peer_slot, generation): (u32, u32),
         port: u16,
         verdict: Verdict<'_>,
     ) {
-        if !is_general(&cx.unit, direction, verdict) {
+        if !cx.key.is_tcp() || !is_general(&cx.unit, direction, verdict) {
             return;
         }
         let decision = decision_of(verdict);

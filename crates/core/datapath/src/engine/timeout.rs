@@ -37,10 +37,16 @@ impl Engine {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let rotation = (!self.units.is_empty()).then_some(self.rotate_at);
-        [self.held.next(), self.jobs.next_deadline(), self.handshakes.next(), self.records.next(), rotation]
-            .into_iter()
-            .flatten()
-            .min()
+        let due = [
+            self.held.next(),
+            self.fragments_held.next(),
+            self.fragments.next(),
+            self.jobs.next_deadline(),
+            self.handshakes.next(),
+            self.records.next(),
+            rotation,
+        ];
+        due.into_iter().flatten().min()
     }
 
     /// Does what is due: drops what waited too long, forgets handshakes, emits records, makes new tokens.
@@ -48,6 +54,10 @@ impl Engine {
         while let Some((_, packets)) = self.held.pop_due(now.monotonic) {
             self.refuse_all(packets, &Reason::ProofMissing.into(), now, out);
         }
+        while let Some((_, packets)) = self.fragments_held.pop_due(now.monotonic) {
+            self.refuse_all(packets, &Reason::FragmentOrphan.into(), now, out);
+        }
+        self.fragments.expire(now.monotonic);
         while let Some(packets) = self.jobs.pop_due(now.monotonic) {
             self.refuse_all(packets, &Reason::VerifyTotal.into(), now, out);
         }

@@ -46,8 +46,8 @@ impl<S: Supervisor> Loop<S> {
             Hook::ToPu => (error.tuple.src, error.tuple.dst),
             Hook::FromPu => (error.tuple.dst, error.tuple.src),
         };
-        let key = FlowKey { pu: packet.pu, local: local.into(), remote: remote.into() };
-        self.supervisor.connection(&key)
+        let key = FlowKey::new(packet.pu, error.quoted_ip.protocol, local.into(), remote.into());
+        key.is_tcp().then(|| self.supervisor.connection(&key))?
     }
 
     /// Carries effects out, but returns the entries that let segments of the connection pass by themselves: before
@@ -61,7 +61,9 @@ impl<S: Supervisor> Loop<S> {
             return opened;
         }
         self.effects.retain(|effect| match effect {
-            Effect::Install(key, entry) if entry.role == Role::Responder || hook == Hook::FromPu => {
+            Effect::Install(key, entry)
+                if key.is_tcp() && (entry.role == Role::Responder || hook == Hook::FromPu) =>
+            {
                 opened.push((*key, *entry));
                 false
             }
@@ -72,6 +74,7 @@ impl<S: Supervisor> Loop<S> {
             Effect::Install(..)
             | Effect::Transmit { .. }
             | Effect::Verify(_)
+            | Effect::Block(..)
             | Effect::Record(_)
             | Effect::Teach(_)
             | Effect::ForgetConntrack(_) => true,
@@ -132,6 +135,8 @@ impl<S: Supervisor> Loop<S> {
                 Effect::Verify(job) => self.pool.submit(job, &self.secrets.verifier),
                 Effect::Install(key, entry) => self.install(&key, &entry),
                 Effect::Remove(key) => self.remove(&key),
+                // No table holds them: the flow's next packets are asked about as well.
+                Effect::Block(..) => {}
                 Effect::Record(record) => self.collector.flow(&record),
                 // Before the packet that taught it is put back: the answer to it may need it.
                 Effect::Teach(lesson) => self.teach(&lesson),
@@ -154,7 +159,11 @@ impl<S: Supervisor> Loop<S> {
         }
     }
 
+    /// The tables hold TCP only: whether packets of another flow pass, the engine is asked every time.
     fn install(&mut self, key: &FlowKey, entry: &ConnectionEntry) {
+        if !key.is_tcp() {
+            return;
+        }
         match self.supervisor.install(key, entry) {
             Ok(()) => {}
             Err(NotInstalled::Full) => self.meter.table_full = self.meter.table_full.saturating_add(1),
@@ -179,6 +188,9 @@ impl<S: Supervisor> Loop<S> {
     }
 
     fn remove(&mut self, key: &FlowKey) {
+        if !key.is_tcp() {
+            return;
+        }
         if let Err(error) = self.supervisor.remove(key) {
             warn!(error = controller::chain(&*error), "connection not removed");
         }
