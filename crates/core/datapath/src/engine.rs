@@ -13,7 +13,8 @@ use trireme_policy::Mode;
 use trireme_token::cache::TokenCache;
 use trireme_token::rotation::{OwnTokens, Settings};
 use trireme_token::{
-    AgreementPublic, IssueError, MacKey, PairKeys, RandomSource, Role, SeededRandom, TokenId, Verified,
+    AgreementPublic, IssueError, MacKey, PairKeys, Pooled, RandomSource, Role, SeededRandom, TokenId,
+    Verified,
 };
 use trireme_wire::tcp::Segment;
 
@@ -66,7 +67,7 @@ pub use remembered::PeersError;
 pub struct Engine {
     config: EngineConfig,
     secrets: Secrets,
-    random: SeededRandom,
+    random: Pooled<SeededRandom>,
     cookie_key: MacKey,
     own: OwnTokens,
     rotate_at: Instant,
@@ -148,7 +149,7 @@ impl Engine {
         if config.units == 0 {
             return Err(EngineError::ZeroLimit("units"));
         }
-        let mut random = SeededRandom::new(seed);
+        let mut random = Pooled::new(SeededRandom::new(seed));
         let mut cookie_key = [0; 16];
         random.fill(&mut cookie_key);
         let settings = Settings { encoding: secrets.encoding, lifetime_secs: config.token_lifetime_secs };

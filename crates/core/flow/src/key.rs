@@ -1,5 +1,6 @@
 //! Keys and entries of the connection table that the back end owns.
 
+use std::cmp::Ordering;
 use std::net::IpAddr;
 
 use trireme_identity::Protocol;
@@ -15,7 +16,7 @@ pub struct PuSlot(pub u32);
 /// Names one connection, or one flow of a protocol without connections, as its processing unit sees it.
 ///
 /// The role needs no place in the key: for a unit that talks to itself, local and remote end are swapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowKey {
     /// The processing unit at whose edge the packet was taken.
     pub pu: PuSlot,
@@ -29,6 +30,22 @@ pub struct FlowKey {
     pub local: (IpAddr, u16),
     /// The other end, as seen at the unit's edge.
     pub remote: (IpAddr, u16),
+}
+
+/// By unit, then by what tells two flows of a unit apart soonest.
+impl Ord for FlowKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let ports = |key: &Self| (key.pu, key.remote.1, key.local.1, key.protocol);
+        ports(self)
+            .cmp(&ports(other))
+            .then_with(|| (self.remote.0, self.local.0).cmp(&(other.remote.0, other.local.0)))
+    }
+}
+
+impl PartialOrd for FlowKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl FlowKey {
