@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use trireme_testkit::lab::{Agent, Family};
 
-use super::{crr, turns};
+use super::{rate, turns};
 use crate::bed::{Bed, Enforcement};
 use crate::floor::Open;
 use crate::report::Results;
 use crate::thousand::{self, Thousand};
 use crate::{load, process};
+
+/// Clients at once: queues are slower than programs, not fewer hands are waiting.
+const CLIENTS: u16 = 32;
 
 /// Units whose rules are written at the end of a whole run.
 pub(super) const UNITS: u32 = 1000;
@@ -98,6 +101,11 @@ impl Beds<'_> {
         results.pair("nfqueue-rr-established", "round trips/s", bare, queued);
         Ok(())
     }
+}
+
+/// Connections per second by IPv4.
+fn crr(bed: &Bed, time: Duration) -> anyhow::Result<[f64; 1]> {
+    rate(load::connections(bed.way(Family::V4), CLIENTS, time))
 }
 
 /// Seconds of processor time of both agents.
