@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::HostSet;
 use super::queues::Queues;
 use super::table::Table;
+use crate::capabilities::has_legacy_tables;
 use crate::parts::{Part, damage};
 use crate::turn::Turn;
 use crate::{BackEnd, Damage, Denied, NetfilterError, Programs};
@@ -162,6 +163,26 @@ impl Programs {
         Ok(!found.table.absent())
     }
 
+    /// Removes what queues for units of the host by another back end than this one.
+    ///
+    /// # Errors
+    /// As [`remove_host`](Self::remove_host).
+    pub fn leave_host(&self, back_end: BackEnd) -> Result<(), NetfilterError> {
+        let _turn = Turn::take()?;
+        for other in BackEnd::ALL.into_iter().filter(|other| *other != back_end) {
+            // Asking for legacy tables would make them.
+            if other == BackEnd::IptablesLegacy && !has_legacy_tables() {
+                continue;
+            }
+            match Queues::list(self, other) {
+                Ok(Some(queues)) if !queues.absent() => queues.remove(self)?,
+                Ok(_) | Err(NetfilterError::Missing { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Whether rules of the host are in the calling thread's namespace, whatever they are; false without `nft`.
     ///
     /// # Errors
@@ -174,12 +195,16 @@ impl Programs {
         }
     }
 
-    /// Whether this back end queues for units of the host in the calling thread's namespace.
+    /// Whether this back end queues for units of the host in the calling thread's namespace; false if it is not installed.
     ///
     /// # Errors
     /// As [`read`](crate::read).
     pub fn queues_host(&self, back_end: BackEnd) -> Result<bool, NetfilterError> {
-        Ok(Queues::list(self, back_end)?.is_some_and(|queues| !queues.absent()))
+        match Queues::list(self, back_end) {
+            Ok(queues) => Ok(queues.is_some_and(|queues| !queues.absent())),
+            Err(NetfilterError::Missing { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 
