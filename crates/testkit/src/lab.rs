@@ -12,6 +12,7 @@
 
 mod agent;
 mod attacker;
+mod cgroup;
 mod ip_tap;
 mod keys;
 mod namespace;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 pub use agent::{Agent, AgentConfig, AgentProgram, Credential, Root, Trust};
 pub use attacker::{Recording, Replay};
+pub use cgroup::Cgroup;
 pub use ip_tap::{IpTap, RawSender};
 pub use keys::{Authority, NodeKeys};
 pub use namespace::Namespace;

@@ -28,6 +28,11 @@ pub enum Edge {
         /// The device inside; the only one that is not loopback if absent.
         device: Option<String>,
     },
+    /// All processes of a cgroup (version 2) in the agent's own network namespace, for units that have none.
+    Cgroup {
+        /// Relative to the root of cgroups, or the path of its directory.
+        path: PathBuf,
+    },
 }
 
 impl std::fmt::Display for Edge {
@@ -36,6 +41,7 @@ impl std::fmt::Display for Edge {
             Self::Interface(name) => write!(f, "interface {name}"),
             Self::Netns { path, device: Some(device) } => write!(f, "{device} in {}", path.display()),
             Self::Netns { path, device: None } => write!(f, "the device in {}", path.display()),
+            Self::Cgroup { path } => write!(f, "cgroup {}", path.display()),
         }
     }
 }

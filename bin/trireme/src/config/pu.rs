@@ -52,6 +52,8 @@ struct Written {
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<InterfaceName>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    cgroup: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<PuMode>,
     #[serde(skip_serializing_if = "Option::is_none")]
     authorization: Option<super::Authorization>,
@@ -75,19 +77,27 @@ impl TryFrom<Written> for Pu {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, String> {
-        let Written { name, tags, interface, netns, device, mode, authorization, refusal, .. } = written;
-        let edge = match (interface, netns, device) {
-            (Some(interface), None, None) => Edge::Interface(interface.0),
-            (None, Some(path), device) => Edge::Netns { path, device: device.map(|device| device.0) },
-            (Some(_), None, Some(_)) => {
+        let Written { name, tags, interface, netns, device, cgroup, mode, authorization, refusal, .. } =
+            written;
+        let edge = match (cgroup, interface, netns, device) {
+            (Some(path), None, None, None) => Edge::Cgroup { path },
+            (Some(_), ..) => {
+                return Err(format!(
+                    "{name} has cgroup beside interface, netns or device: keep the one its packets pass"
+                ));
+            }
+            (None, Some(interface), None, None) => Edge::Interface(interface.0),
+            (None, None, Some(path), device) => Edge::Netns { path, device: device.map(|device| device.0) },
+            (None, Some(_), None, Some(_)) => {
                 return Err(format!("{name} has interface and device: a device needs netns instead"));
             }
-            (Some(_), Some(_), _) => {
+            (None, Some(_), Some(_), _) => {
                 return Err(format!("{name} has interface and netns: keep the one its packets pass"));
             }
-            (None, None, _) => {
+            (None, None, None, _) => {
                 return Err(format!(
-                    "{name} has no edge: give interface (the host side of its veth) or netns (a path)"
+                    "{name} has no edge: give interface (the host side of its veth), netns (a path) or cgroup \
+                     (processes of the host)"
                 ));
             }
         };
@@ -110,9 +120,10 @@ impl TryFrom<Written> for Pu {
 
 impl From<Pu> for Written {
     fn from(pu: Pu) -> Self {
-        let (interface, netns, device) = match pu.edge {
-            Edge::Interface(name) => (Some(InterfaceName(name)), None, None),
-            Edge::Netns { path, device } => (None, Some(path), device.map(InterfaceName)),
+        let (interface, netns, device, cgroup) = match pu.edge {
+            Edge::Interface(name) => (Some(InterfaceName(name)), None, None, None),
+            Edge::Netns { path, device } => (None, Some(path), device.map(InterfaceName), None),
+            Edge::Cgroup { path } => (None, None, None, Some(path)),
         };
         Self {
             name: pu.name,
@@ -120,6 +131,7 @@ impl From<Pu> for Written {
             interface,
             netns,
             device,
+            cgroup,
             mode: pu.mode,
             authorization: pu.settings.authorization,
             refusal: pu.settings.refusal,
@@ -137,7 +149,8 @@ impl Pu {
     pub(super) fn rebase(&mut self, folder: &Path) {
         match &mut self.edge {
             Edge::Netns { path, device: _ } => super::rebase(folder, path),
-            Edge::Interface(_) => {}
+            // Of a cgroup a relative path is relative to the root of cgroups.
+            Edge::Interface(_) | Edge::Cgroup { path: _ } => {}
         }
     }
 }

@@ -43,12 +43,20 @@ fn a_short_file_has_every_default() {
 #[test]
 fn what_is_printed_at_start_is_a_configuration_that_means_the_same() {
     let text = format!(
-        "{GOOD}mode = \"observe\"\nrefusal = \"rst\"\n[[pu]]\nname = \"db\"\ntags = [\"role=db\"]\nnetns = \"/run/netns/db\"\n"
+        "{GOOD}mode = \"observe\"\nrefusal = \"rst\"\n[[pu]]\nname = \"db\"\ntags = [\"role=db\"]\nnetns = \"/run/netns/db\"\n\
+         [[pu]]\nname = \"cron\"\ntags = [\"role=cron\"]\ncgroup = \"system.slice/cron.service\"\n"
     );
     let first = parse(&text).unwrap().redacted();
     let second = parse(&first).unwrap().redacted();
     assert_eq!(first, second);
-    for part in ["observe", "refusal = \"rst\"", "/run/netns/db", "lifetime_secs = 600", "fc00::/7"] {
+    for part in [
+        "observe",
+        "refusal = \"rst\"",
+        "/run/netns/db",
+        "cgroup = \"system.slice/cron.service\"",
+        "lifetime_secs = 600",
+        "fc00::/7",
+    ] {
         assert!(first.contains(part), "{part} is missing in\n{first}");
     }
 }
@@ -396,7 +404,8 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "interface = \"veth-web\"",
         "",
-        "agent.toml:10:1: pu: web has no edge: give interface (the host side of its veth) or netns (a path)",
+        "agent.toml:10:1: pu: web has no edge: give interface (the host side of its veth), netns (a path) or cgroup \
+         (processes of the host)",
     ),
     (
         "interface = \"veth-web\"",
@@ -407,6 +416,11 @@ const BAD: &[(&str, &str, &str)] = &[
         "interface = \"veth-web\"",
         "interface = \"a\"\nnetns = \"/n\"",
         "agent.toml:10:1: pu: web has interface and netns: keep the one its packets pass",
+    ),
+    (
+        "interface = \"veth-web\"",
+        "interface = \"a\"\ncgroup = \"c\"",
+        "agent.toml:10:1: pu: web has cgroup beside interface, netns or device: keep the one its packets pass",
     ),
     (
         "interface = \"veth-web\"",
@@ -426,7 +440,7 @@ const BAD: &[(&str, &str, &str)] = &[
     (
         "interface = \"veth-web\"",
         "interface = \"a\"\nport = 1",
-        "agent.toml:14:1: pu: unknown field `port`, expected one of `name`, `tags`, `interface`, `netns`, `device`, `mode`, `authorization`, `refusal`, `strict_identity`, `other_protocols`, `fast_path`, `fail_mode`, `adopt_existing`, `on_policy_change`",
+        "agent.toml:14:1: pu: unknown field `port`, expected one of `name`, `tags`, `interface`, `netns`, `device`, `cgroup`, `mode`, `authorization`, `refusal`, `strict_identity`, `other_protocols`, `fast_path`, `fail_mode`, `adopt_existing`, `on_policy_change`",
     ),
     (
         "",

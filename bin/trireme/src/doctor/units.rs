@@ -1,7 +1,7 @@
 //! The configured units: whether they are there, and whether the data path can do what they ask.
 
-use trireme::FailMode;
 use trireme::datapath::{bpf, nfqueue};
+use trireme::{Edge, FailMode};
 
 use super::finding::Finding;
 use crate::config::{Config, DatapathKind, Pu};
@@ -21,7 +21,10 @@ pub(super) fn look(config: &Config, chosen: Option<DatapathKind>) -> Vec<Finding
     let mut findings = Vec::new();
     for unit in &config.pu {
         let place = if queues {
-            nfqueue::inside(&unit.edge, || ()).map(|()| "inside its network namespace".to_owned())
+            nfqueue::inside(&unit.edge, || ()).map(|()| match unit.edge {
+                Edge::Cgroup { .. } => format!("as {}", unit.edge),
+                Edge::Interface(_) | Edge::Netns { .. } => "inside its network namespace".to_owned(),
+            })
         } else {
             bpf::edge_of(&unit.edge).map(|(name, inside)| {
                 if inside { format!("at {name} inside its network namespace") } else { format!("at {name}") }
@@ -46,7 +49,10 @@ fn place_of(unit: &Pu, place: Result<String, String>) -> Finding {
                 Some((found, remedy)) if remedy.contains("create it") || remedy.contains("name ") => {
                     (found, remedy)
                 }
-                _ => (error.as_str(), "start the unit first, or correct interface or netns of its [[pu]]"),
+                _ => (
+                    error.as_str(),
+                    "start the unit first, or correct interface, netns or cgroup of its [[pu]]",
+                ),
             };
             Finding::problem(CHECK, format!("{name} cannot be enforced: {found}"), remedy)
         }
@@ -67,8 +73,6 @@ fn fail_mode(unit: &Pu, mode: FailMode) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
-
-    use trireme::Edge;
 
     use super::super::finding::Level;
     use super::*;

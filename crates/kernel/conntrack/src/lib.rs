@@ -1,9 +1,11 @@
-//! Deleting entries of the kernel's connection tracking by tuple, over ctnetlink.
+//! Deleting entries of the kernel's connection tracking by tuple, and clearing their marks, over ctnetlink.
 //!
 //! Start from [`Conntrack`] (a netlink socket into the namespace of the calling thread) and [`Tuple`] (the
 //! addresses and ports of a connection's first packet).
 //!
-//! This crate must not list the table: it forgets one connection, or all that a namespace has.
+//! This crate must not show the table to anybody, and of a mark it changes nothing but the bits that it is told.
+
+mod marks;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +17,8 @@ use netlink_packet_netfilter::conntrack::{
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
+
+pub use marks::Marks;
 
 /// Addresses and ports of a TCP connection, as its first packet carried them where it was tracked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,7 +87,7 @@ impl Conntrack {
     /// [`ConntrackError::AllRefused`] without the privilege to, or without connection tracking in the kernel.
     pub fn forget_all(&mut self) -> Result<(), ConntrackError> {
         self.sequence = self.sequence.wrapping_add(1);
-        let request = message(NetfilterProtoFamily::Unspec, self.sequence, Vec::new());
+        let request = deletion(NetfilterProtoFamily::Unspec, self.sequence, Vec::new());
         self.socket.send(&request, 0).map_err(ConntrackError::AllRefused)?;
         self.acknowledgement().and_then(|answer| answer).map_err(ConntrackError::AllRefused)
     }
@@ -116,6 +120,9 @@ pub enum ConntrackError {
     /// The kernel refused to forget all.
     #[error("cannot delete the tracked connections of a network namespace")]
     AllRefused(#[source] io::Error),
+    /// The kernel refused to list connections or to change their marks.
+    #[error("cannot clear marks of the tracked connections of a network namespace")]
+    Marks(#[source] io::Error),
     /// The kernel refused.
     #[error("cannot delete the tracked connection {} to {}", tuple.source, tuple.destination)]
     Refused {
@@ -137,13 +144,16 @@ fn encode(tuple: &Tuple, family: NetfilterProtoFamily, sequence: u32) -> Vec<u8>
         ProtoTuple::SourcePort(tuple.source.port()),
         ProtoTuple::DestinationPort(tuple.destination.port()),
     ]);
-    message(family, sequence, vec![ConntrackAttribute::CtaTupleOrig(vec![ends, ports])])
+    deletion(family, sequence, vec![ConntrackAttribute::CtaTupleOrig(vec![ends, ports])])
 }
 
-fn message(family: NetfilterProtoFamily, sequence: u32, attributes: Vec<ConntrackAttribute>) -> Vec<u8> {
-    let body = ConntrackMessage::Delete(attributes);
+fn deletion(family: NetfilterProtoFamily, sequence: u32, attributes: Vec<ConntrackAttribute>) -> Vec<u8> {
+    message(family, (NLM_F_REQUEST | NLM_F_ACK, sequence), ConntrackMessage::Delete(attributes))
+}
+
+fn message(family: NetfilterProtoFamily, (flags, sequence): (u16, u32), body: ConntrackMessage) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_ACK;
+    header.flags = flags;
     header.sequence_number = sequence;
     let message = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), body);
     let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));

@@ -63,6 +63,23 @@ impl Capabilities {
         Err(NetfilterError::NoBackEnd { reasons: reasons.join("; ") })
     }
 
+    /// Finds the back end for units of the host in the calling thread's namespace: the one that queues for them, else as
+    /// [`choose`](Self::choose).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn choose_host(&self) -> Result<BackEnd, NetfilterError> {
+        if self.programs.has_host()? {
+            let legacy = has_legacy_tables();
+            for back_end in BackEnd::ALL {
+                if (back_end != BackEnd::IptablesLegacy || legacy) && self.programs.queues_host(back_end)? {
+                    return Ok(back_end);
+                }
+            }
+        }
+        self.choose()
+    }
+
     fn in_force(&self, back_end: BackEnd) -> Result<bool, NetfilterError> {
         match self.programs.read(back_end) {
             Ok(found) => Ok(found.is_some()),
@@ -108,7 +125,7 @@ fn parts_of(back_end: BackEnd) -> &'static str {
 }
 
 /// True if the calling thread's namespace has legacy tables; asking a program for them would create them.
-fn has_legacy_tables() -> bool {
+pub(crate) fn has_legacy_tables() -> bool {
     ["ip_tables_names", "ip6_tables_names"].iter().any(|name| {
         fs::read_to_string(format!("/proc/thread-self/net/{name}")).is_ok_and(|names| !names.is_empty())
     })

@@ -22,6 +22,40 @@ pub enum NetfilterError {
         /// The largest that is right.
         max: u32,
     },
+    /// A unit of the host has a number that the field has no room for.
+    #[error(
+        "mark field {field} has room for {max} units of the host, and {number} is one too many: choose a wider one"
+    )]
+    Number {
+        /// The number.
+        number: u32,
+        /// The field.
+        field: MarkField,
+        /// The largest that is right.
+        max: u32,
+    },
+    /// Two units of the host have one number.
+    #[error("the cgroups {one} and {two} have one number")]
+    Shared {
+        /// The one.
+        one: String,
+        /// The other.
+        two: String,
+    },
+    /// A path of a cgroup that `nft` would not read as it is.
+    #[error(
+        "the path of cgroup {0:?} cannot be written into a rule: it is too long, or has a quote, a backslash or a star"
+    )]
+    Cgroup(String),
+    /// `nft` or the kernel cannot tell sockets by their cgroup.
+    #[error(
+        "nft says {said}: for units of the host nftables 1.0 or later and a kernel with NFT_SOCKET and SOCK_CGROUP_DATA \
+         (`socket cgroupv2`) are needed"
+    )]
+    Lacking {
+        /// What it said.
+        said: String,
+    },
     /// A program is not installed.
     #[error("program {program} is not installed: install the package {package}")]
     Missing {

@@ -9,8 +9,13 @@ use crate::operations::Listed;
 use crate::parts::Part;
 use crate::rules::Place;
 use crate::{Denied, NetfilterError, Programs, RuleSet};
-use change::{Target, script};
-use listing::{Listing, Rule};
+use change::script;
+use listing::Listing;
+
+pub(crate) use change::{Target, changes};
+pub(crate) use listing::Rule;
+pub(crate) use render::{split_made, with_made};
+pub(crate) use sweep::{missing, sweep};
 
 /// Seconds to wait for the lock of the legacy tables.
 const PATIENCE: &str = "20";
@@ -23,13 +28,13 @@ pub(crate) enum Variant {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
+pub(crate) enum Family {
     V4,
     V6,
 }
 
 impl Family {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::V4 => "IPv4",
             Self::V6 => "IPv6",
@@ -48,11 +53,12 @@ impl Family {
     }
 }
 
-/// Where a place is: its table, the built-in chain that jumps, and our chain.
-struct Site {
-    table: &'static str,
-    from: &'static str,
-    chain: &'static str,
+/// Where rules of ours are: their table, the built-in chain that jumps, and our chain.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site {
+    pub(crate) table: &'static str,
+    pub(crate) from: &'static str,
+    pub(crate) chain: &'static str,
 }
 
 fn site(place: Place) -> Site {
@@ -67,9 +73,9 @@ fn site(place: Place) -> Site {
 }
 
 /// The tables of one family.
-struct Half {
-    family: Family,
-    listing: Listing,
+pub(crate) struct Half {
+    pub(crate) family: Family,
+    pub(crate) listing: Listing,
 }
 
 /// What both families were found to have.
@@ -98,7 +104,7 @@ impl Tables {
     fn write_half(&self, half: &Half, programs: &Programs, rule_set: &RuleSet) -> Result<(), NetfilterError> {
         let made = match (half.made(), self.variant) {
             (Some(made), _) => made,
-            (None, Variant::Nft) => sweep::missing(programs, half.family)?,
+            (None, Variant::Nft) => missing(programs, half.family, &Place::ALL.map(site))?,
             (None, Variant::Legacy) => Vec::new(),
         };
         let target =
@@ -116,7 +122,7 @@ impl Tables {
                 &script(&now.listing, |place| half.as_target(place)),
             )?;
             if half.made().is_none() && half.listing.own_chains().next().is_none() {
-                sweep::sweep(programs, half.family, &now.made().unwrap_or_default())?;
+                sweep(programs, half.family, &now.made().unwrap_or_default())?;
             }
         }
         Ok(())
@@ -160,7 +166,7 @@ impl Listed for Tables {
     fn remove(&self, programs: &Programs) -> Result<(), NetfilterError> {
         for half in &self.halves {
             restore(programs, self.variant, half.family, &script(&half.listing, |_| Target::Nothing))?;
-            sweep::sweep(programs, half.family, &half.made().unwrap_or_default())?;
+            sweep(programs, half.family, &half.made().unwrap_or_default())?;
         }
         Ok(())
     }
@@ -224,7 +230,7 @@ impl Half {
     }
 }
 
-fn half(programs: &Programs, variant: Variant, family: Family) -> Result<Half, NetfilterError> {
+pub(crate) fn half(programs: &Programs, variant: Variant, family: Family) -> Result<Half, NetfilterError> {
     let program = family.program(variant, "save");
     let text = programs.run(&program, &["-c"], "")?;
     let listing = Listing::parse(&text).map_err(|line| NetfilterError::Unreadable { program, line })?;
@@ -232,7 +238,7 @@ fn half(programs: &Programs, variant: Variant, family: Family) -> Result<Half, N
 }
 
 /// Changes all tables of a script, or none of a table; an empty script changes nothing.
-fn restore(
+pub(crate) fn restore(
     programs: &Programs,
     variant: Variant,
     family: Family,

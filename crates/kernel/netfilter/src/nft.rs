@@ -122,7 +122,7 @@ fn chain_header(place: Place) -> String {
 }
 
 /// The line without the numbers of its counter, and the packets it has counted.
-fn without_counter(line: &str) -> (String, Option<u64>) {
+pub(crate) fn without_counter(line: &str) -> (String, Option<u64>) {
     let words: Vec<&str> = line.split(' ').collect();
     let at = words.windows(5).position(|words| matches!(words, ["counter", "packets", _, "bytes", _]));
     let Some(at) = at else { return (line.to_owned(), None) };

@@ -1,16 +1,20 @@
-//! Listing the live TCP connections of a network namespace, over sock_diag.
+//! Listing the TCP sockets of a network namespace, over sock_diag.
 //!
-//! Start from [`tcp_connections`].
+//! Start from [`tcp_connections`]; [`tcp_connections_of`] and [`tcp_listeners_of`] are about the sockets of some cgroups.
 //!
-//! This crate must not change a socket, and must not say whose it is.
+//! This crate must not change a socket.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
+};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
+use netlink_packet_sock_diag::inet::nlas::Nla;
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
 
@@ -30,18 +34,81 @@ pub struct TcpConnection {
 /// [`SockDiagError::Connect`] if the kernel refuses the socket, [`SockDiagError::Refused`] without TCP diagnostics
 /// in the kernel (`CONFIG_INET_DIAG`).
 pub fn tcp_connections() -> Result<Vec<TcpConnection>, SockDiagError> {
+    connections(|_| true)
+}
+
+/// As [`tcp_connections`], of sockets that were made by processes of these cgroups (version 2, by number).
+///
+/// # Errors
+/// As there.
+pub fn tcp_connections_of(cgroups: &HashSet<u64>) -> Result<Vec<TcpConnection>, SockDiagError> {
+    connections(|response| is_of(response, cgroups))
+}
+
+/// Returns where sockets of these cgroups listen in the calling thread's namespace; an unspecified address is any.
+///
+/// # Errors
+/// As [`tcp_connections`].
+pub fn tcp_listeners_of(cgroups: &HashSet<u64>) -> Result<Vec<SocketAddr>, SockDiagError> {
+    sockets(StateFlags::LISTEN, |response| is_of(response, cgroups).then(|| local(response)))
+}
+
+/// Returns the local ends of connections whose sockets are not whole, for they are not established yet or over.
+///
+/// # Errors
+/// As [`tcp_connections`].
+pub fn tcp_remains() -> Result<Vec<SocketAddr>, SockDiagError> {
+    sockets(StateFlags::TIME_WAIT | StateFlags::SYN_RECV, |response| Some(local(response)))
+}
+
+fn connections(is_wanted: impl Fn(&InetResponse) -> bool) -> Result<Vec<TcpConnection>, SockDiagError> {
+    let states = StateFlags::ESTABLISHED
+        | StateFlags::FIN_WAIT1
+        | StateFlags::FIN_WAIT2
+        | StateFlags::CLOSE_WAIT
+        | StateFlags::LAST_ACK
+        | StateFlags::CLOSING;
+    sockets(states, |response| is_wanted(response).then(|| connection(&response.header.socket_id)).flatten())
+}
+
+/// What is found about sockets in these states.
+fn sockets<T: Ord>(
+    states: StateFlags,
+    found: impl Fn(&InetResponse) -> Option<T>,
+) -> Result<Vec<T>, SockDiagError> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG).map_err(SockDiagError::Connect)?;
     socket.bind_auto().map_err(SockDiagError::Connect)?;
     socket.connect(&NetlinkAddr::new(0, 0)).map_err(SockDiagError::Connect)?;
-    let mut found = Vec::new();
+    let mut all = Vec::new();
     for (sequence, family) in [(1, AF_INET), (2, AF_INET6)] {
-        socket.send(&request(family, sequence), 0).map_err(SockDiagError::Refused)?;
-        while read(&socket, sequence, &mut found).map_err(SockDiagError::Refused)? == Dump::GoesOn {}
+        socket.send(&request(family, states.clone(), sequence), 0).map_err(SockDiagError::Refused)?;
+        while read(&socket, sequence, &mut |response| all.extend(found(response)))
+            .map_err(SockDiagError::Refused)?
+            == Dump::GoesOn
+        {}
     }
-    found.sort_unstable();
-    found.dedup();
-    Ok(found)
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
 }
+
+/// Whether a socket was made in one of these cgroups.
+fn is_of(response: &InetResponse, cgroups: &HashSet<u64>) -> bool {
+    response.nlas.iter().filter_map(cgroup).any(|cgroup| cgroups.contains(&cgroup))
+}
+
+fn cgroup(attribute: &Nla) -> Option<u64> {
+    let Nla::Other(other) = attribute else { return None };
+    let mut value = [0; 8];
+    if other.kind() != CGROUP_ID || other.value_len() != value.len() {
+        return None;
+    }
+    other.emit_value(&mut value);
+    Some(u64::from_ne_bytes(value))
+}
+
+/// The attribute with the number of a socket's cgroup (linux/inet_diag.h, `INET_DIAG_CGROUP_ID`).
+const CGROUP_ID: u16 = 21;
 
 /// Why connections could not be listed.
 #[derive(Debug, thiserror::Error)]
@@ -60,13 +127,7 @@ enum Dump {
     Over,
 }
 
-fn request(family: u8, sequence: u32) -> Vec<u8> {
-    let states = StateFlags::ESTABLISHED
-        | StateFlags::FIN_WAIT1
-        | StateFlags::FIN_WAIT2
-        | StateFlags::CLOSE_WAIT
-        | StateFlags::LAST_ACK
-        | StateFlags::CLOSING;
+fn request(family: u8, states: StateFlags, sequence: u32) -> Vec<u8> {
     let socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
     let extensions = ExtensionFlags::empty();
     let request = InetRequest { family, protocol: IPPROTO_TCP, extensions, states, socket_id };
@@ -81,7 +142,7 @@ fn request(family: u8, sequence: u32) -> Vec<u8> {
 }
 
 /// Reads one datagram of an answer, which holds several messages.
-fn read(socket: &Socket, sequence: u32, found: &mut Vec<TcpConnection>) -> io::Result<Dump> {
+fn read(socket: &Socket, sequence: u32, found: &mut impl FnMut(&InetResponse)) -> io::Result<Dump> {
     let (datagram, _) = socket.recv_from_full()?;
     let mut rest = datagram.as_slice();
     while !rest.is_empty() {
@@ -98,7 +159,7 @@ fn read(socket: &Socket, sequence: u32, found: &mut Vec<TcpConnection>) -> io::R
             return Err(error.to_io());
         } else if let NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) = message.payload
         {
-            found.extend(connection(&response.header.socket_id));
+            found(&response);
         }
     }
     Ok(Dump::GoesOn)
@@ -106,7 +167,15 @@ fn read(socket: &Socket, sequence: u32, found: &mut Vec<TcpConnection>) -> io::R
 
 /// None for a connection of the namespace with itself.
 fn connection(id: &SocketId) -> Option<TcpConnection> {
-    let local = SocketAddr::new(id.source_address.to_canonical(), id.source_port);
+    let local = source(id);
     let remote = SocketAddr::new(id.destination_address.to_canonical(), id.destination_port);
     (!local.ip().is_loopback() && !remote.ip().is_loopback()).then_some(TcpConnection { local, remote })
+}
+
+fn local(response: &InetResponse) -> SocketAddr {
+    source(&response.header.socket_id)
+}
+
+fn source(id: &SocketId) -> SocketAddr {
+    SocketAddr::new(id.source_address.to_canonical(), id.source_port)
 }

@@ -2,10 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use trireme_netns::{Links, Namespace};
-use trireme_sock_diag::{TcpConnection, tcp_connections};
+use trireme_sock_diag::{TcpConnection, tcp_connections, tcp_connections_of, tcp_listeners_of, tcp_remains};
 
 fn ip(namespace: &Namespace, arguments: &str) {
     let status = namespace
@@ -86,4 +87,44 @@ fn more_connections_than_one_datagram_holds_are_all_listed() {
     let streams: Vec<_> = (0..400).map(|_| connect(&one, &two, "10.7.0.2:0", "10.7.0.2:PORT")).collect();
 
     assert_eq!(one.run(tcp_connections).unwrap().unwrap().len(), streams.len());
+}
+
+/// The number of this process's cgroup.
+fn own_cgroup() -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
+    let root = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(std::path::Path::new);
+    let root = root.into_iter().find(|root| root.join("cgroup.procs").exists()).unwrap();
+    std::fs::metadata(root.join(own)).unwrap().ino()
+}
+
+#[test]
+fn sockets_of_a_cgroup_are_told_from_those_of_others() {
+    let (one, two) = pair();
+    let (client, _server, remote) = connect(&one, &two, "10.7.0.2:0", "10.7.0.2:PORT");
+    let listener = one.run(|| TcpListener::bind("[fd07::1]:0").unwrap()).unwrap();
+    let (own, other) = (HashSet::from([own_cgroup()]), HashSet::from([u64::MAX]));
+
+    let of = |cgroups| one.run(|| (tcp_connections_of(cgroups), tcp_listeners_of(cgroups))).unwrap();
+
+    let (connections, listeners) = of(&own);
+    assert_eq!(connections.unwrap(), [TcpConnection { local: client.local_addr().unwrap(), remote }]);
+    assert_eq!(listeners.unwrap(), [listener.local_addr().unwrap()]);
+    let (connections, listeners) = of(&other);
+    assert_eq!((connections.unwrap(), listeners.unwrap()), (vec![], vec![]));
+}
+
+#[test]
+fn connection_that_waits_for_its_time_is_among_the_remains() {
+    let (one, two) = pair();
+    let (client, server, _) = connect(&one, &two, "[fd07::2]:0", "[fd07::2]:PORT");
+    let local = client.local_addr().unwrap();
+    drop(client);
+    drop(server);
+    let start = std::time::Instant::now();
+    while one.run(tcp_remains).unwrap().unwrap() != [local] {
+        assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", one.run(tcp_remains));
+    }
+    assert_eq!(one.run(tcp_connections).unwrap().unwrap(), []);
 }

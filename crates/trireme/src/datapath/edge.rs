@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use trireme_netns::{Link, LinkError, Links, Namespace, NamespaceError};
 
+use super::nfqueue::CgroupError;
+
 /// Why an edge cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum EdgeError {
@@ -23,6 +25,14 @@ pub(super) enum EdgeError {
         "the network namespace behind interface {0} is not found: name it with `netns`, or keep a process in it"
     )]
     NothingBehind(String),
+    #[error(
+        "the cgroup {} can be enforced by netfilter queues only: set kind = \"nfqueue\" in [datapath]", .0.display()
+    )]
+    NeedsQueues(PathBuf),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error("the agent's own network namespace cannot be used")]
+    Own(#[source] NamespaceError),
     #[error(transparent)]
     Link(#[from] LinkError),
 }

@@ -1,10 +1,13 @@
 //! The NFQUEUE data path: netfilter queues hand the handshakes of units to the engine, marks of their connections keep the
 //! rest in the kernel. It needs no BPF.
 //!
-//! Its *supervisor* writes rules into the units' network namespaces and serves a queue in each.
+//! Its *supervisor* writes rules into the units' network namespaces and serves a queue in each. Units of the host itself are
+//! cgroups: the agent's own namespace has rules for all of them, and a queue for each.
 
 mod caught;
+mod cgroup;
 mod counted;
+mod host;
 mod journal;
 mod kept;
 mod place;
@@ -25,6 +28,8 @@ use super::privilege::{self, Need};
 use super::supervisor::{BackEnd, EnforcerSetup, Refused};
 use crate::{Edge, Enforcement, FailMode};
 
+pub(super) use cgroup::CgroupError;
+
 use kept::Kept;
 use place::Place;
 use supervisor::NfqueueSupervisor;
@@ -36,7 +41,7 @@ pub struct NfqueueConfig {
     pub state_dir: PathBuf,
     /// Threads that check signatures, at least one.
     pub verify_threads: usize,
-    /// Number of the queue in each unit's namespace.
+    /// Number of the queue in each unit's namespace; units of the host have those behind it.
     pub queue: u16,
     /// Bits of marks and connmarks in units' namespaces that are Trireme's.
     pub mark: MarkField,

@@ -60,6 +60,7 @@ fn describe(unit: &StaticPu) -> Pu {
     let (interface, netns) = match &unit.edge {
         Edge::Interface(name) => (Some(name.clone()), None),
         Edge::Netns { path, device } => (device.clone(), Some(path.clone())),
+        Edge::Cgroup { path: _ } => (None, None),
     };
     Pu {
         id: unit.id.clone(),

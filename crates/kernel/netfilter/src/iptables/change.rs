@@ -4,7 +4,7 @@ use super::{Listing, Site, site};
 use crate::rules::Place;
 
 /// What one of our chains is to become.
-pub(super) enum Target {
+pub(crate) enum Target {
     /// It is to go, with all that leads to it.
     Nothing,
     /// It is to have these rules and no others; its built-in chain jumps to it first and once, or not at all.
@@ -27,7 +27,8 @@ pub(super) fn script(now: &Listing, target: impl Fn(Place) -> Target) -> String 
     script
 }
 
-fn changes(now: &Listing, places: &[(Site, Target)]) -> String {
+/// The change of one table; empty if nothing is to be done.
+pub(crate) fn changes(now: &Listing, places: &[(Site, Target)]) -> String {
     let mut lines = Vec::new();
     for (Site { chain, .. }, target) in places {
         // Creates the chain or empties it.

@@ -5,7 +5,7 @@ use crate::rule_set::SIGNATURE;
 use crate::rules::Place;
 
 #[derive(Debug, Default)]
-pub(super) struct Listing {
+pub(crate) struct Listing {
     chains: Vec<Chain>,
 }
 
@@ -18,9 +18,9 @@ struct Chain {
 
 /// A rule without the name of its chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rule {
-    pub(super) packets: u64,
-    pub(super) spec: String,
+pub(crate) struct Rule {
+    pub(crate) packets: u64,
+    pub(crate) spec: String,
 }
 
 impl Listing {
@@ -59,7 +59,7 @@ impl Listing {
     }
 
     /// Rules of a chain of ours; none if it does not exist.
-    pub(super) fn own(&self, site: &Site) -> Option<&[Rule]> {
+    pub(crate) fn own(&self, site: &Site) -> Option<&[Rule]> {
         let chain = self.chains.iter().find(|found| found.table == site.table && found.name == site.chain)?;
         Some(&chain.rules)
     }
@@ -69,7 +69,7 @@ impl Listing {
     }
 
     /// Rules that lead to a chain, with the chain they stand in and their number there.
-    pub(super) fn jumps(&self, table: &str, to: &str) -> impl Iterator<Item = (&str, usize, &Rule)> {
+    pub(crate) fn jumps(&self, table: &str, to: &str) -> impl Iterator<Item = (&str, usize, &Rule)> {
         let chains = self.chains.iter().filter(move |chain| chain.table == table);
         chains.flat_map(move |chain| {
             let rules = chain.rules.iter().zip(1..);
@@ -91,12 +91,12 @@ impl Rule {
     }
 
     /// Its comment, if it is one of ours.
-    pub(super) fn comment(&self) -> Option<&str> {
+    pub(crate) fn comment(&self) -> Option<&str> {
         self.after(|word| word == "--comment").filter(|comment| comment.starts_with(SIGNATURE))
     }
 
     /// The rule as it is the same in every namespace.
-    pub(super) fn without_made(&self) -> String {
+    pub(crate) fn without_made(&self) -> String {
         match self.comment() {
             Some(comment) => self.spec.replace(comment, super::render::split_made(comment).0),
             None => self.spec.clone(),

@@ -10,10 +10,7 @@ const MADE: &str = " made=";
 
 /// The rules of one of our chains; the first carries the comment.
 pub(super) fn chain(family: Family, place: Place, rule_set: &RuleSet, made: &[String]) -> Vec<String> {
-    let mut comment = rule_set.comment();
-    if !made.is_empty() {
-        comment = format!("{comment}{MADE}{}", made.join(","));
-    }
+    let comment = with_made(&rule_set.comment(), made);
     let rules = rules(place, rule_set).into_iter().flat_map(|(about, action)| {
         let target = target(action, rule_set);
         matches(family, place, about, rule_set)
@@ -29,8 +26,13 @@ pub(super) fn chain(family: Family, place: Place, rule_set: &RuleSet, made: &[St
         .collect()
 }
 
+/// A comment with what is recorded in it.
+pub(crate) fn with_made(comment: &str, made: &[String]) -> String {
+    if made.is_empty() { comment.to_owned() } else { format!("{comment}{MADE}{}", made.join(",")) }
+}
+
 /// A comment of ours without what is recorded in it, and that.
-pub(super) fn split_made(comment: &str) -> (&str, Vec<String>) {
+pub(crate) fn split_made(comment: &str) -> (&str, Vec<String>) {
     match comment.split_once(MADE) {
         None => (comment, Vec::new()),
         Some((comment, made)) => (comment, made.split(',').map(str::to_owned).collect()),

@@ -1,7 +1,6 @@
 //! Tables and base chains that `iptables-nft` creates by the way, and that go when nobody uses them.
 
-use super::{Family, site};
-use crate::rules::Place;
+use super::{Family, Site};
 use crate::{NetfilterError, Programs};
 
 impl Family {
@@ -20,28 +19,35 @@ struct Shape {
     others: bool,
 }
 
-/// Tables (`mangle`) and base chains (`mangle/INPUT`) that our rules need and that do not exist; nothing without `nft`,
-/// without which they could not be removed either.
-pub(super) fn missing(programs: &Programs, family: Family) -> Result<Vec<String>, NetfilterError> {
+/// Tables (`mangle`) and base chains (`mangle/INPUT`) that our rules at these sites need and that do not exist; nothing
+/// without `nft`, without which they could not be removed either.
+pub(crate) fn missing(
+    programs: &Programs,
+    family: Family,
+    sites: &[Site],
+) -> Result<Vec<String>, NetfilterError> {
     if !programs.has("nft") {
         return Ok(Vec::new());
     }
     let mut missing = Vec::new();
     for table in ["mangle", "filter"] {
+        let needed: Vec<&Site> = sites.iter().filter(|site| site.table == table).collect();
+        if needed.is_empty() {
+            continue;
+        }
         let shape = shape(programs, family, table)?;
         if shape.is_none() {
             missing.push(table.to_owned());
         }
         let chains = shape.map(|shape| shape.chains).unwrap_or_default();
-        let needed = Place::ALL.map(site).into_iter().filter(|site| site.table == table);
-        let absent = needed.filter(|site| !chains.iter().any(|(name, _)| name == site.from));
+        let absent = needed.into_iter().filter(|site| !chains.iter().any(|(name, _)| name == site.from));
         missing.extend(absent.map(|site| format!("{table}/{}", site.from)));
     }
     Ok(missing)
 }
 
 /// Removes what is in `made` and empty.
-pub(super) fn sweep(programs: &Programs, family: Family, made: &[String]) -> Result<(), NetfilterError> {
+pub(crate) fn sweep(programs: &Programs, family: Family, made: &[String]) -> Result<(), NetfilterError> {
     if made.is_empty() || !programs.has("nft") {
         return Ok(());
     }

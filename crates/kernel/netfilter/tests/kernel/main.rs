@@ -7,6 +7,7 @@ mod changes;
 mod choice;
 mod damage;
 mod failures;
+mod host;
 mod lab;
 mod packets;
 mod round_trip;

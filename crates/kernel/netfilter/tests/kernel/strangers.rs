@@ -194,19 +194,19 @@ const RULES: [&str; 10] = [
 ];
 
 #[derive(Clone, Debug)]
-struct Stranger {
+pub(crate) struct Stranger {
     table: usize,
     chain: usize,
     rule: usize,
 }
 
-fn strangers() -> impl Strategy<Value = Vec<Stranger>> {
+pub(crate) fn strangers() -> impl Strategy<Value = Vec<Stranger>> {
     let one = (0..TABLES.len(), 0..6usize, 0..RULES.len());
     let one = one.prop_map(|(table, chain, rule)| Stranger { table, chain, rule });
     prop::collection::vec(one, 0..12)
 }
 
-fn write(back_end: BackEnd, family: &str, strangers: &[Stranger]) {
+pub(crate) fn write(back_end: BackEnd, family: &str, strangers: &[Stranger]) {
     let mut text = String::new();
     for (number, (table, chains)) in TABLES.iter().enumerate() {
         let inside: Vec<_> = strangers.iter().filter(|stranger| stranger.table == number).collect();

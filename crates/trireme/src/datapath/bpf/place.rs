@@ -15,6 +15,7 @@ pub(super) fn find(edge: &Edge) -> Result<trireme_bpf::Edge, EdgeError> {
             return Ok(trireme_bpf::Edge::Interface(name.clone()));
         }
         Edge::Netns { path, device } => (path, device.as_deref()),
+        Edge::Cgroup { path } => return Err(EdgeError::NeedsQueues(path.clone())),
     };
     let inside = edge::namespace(path)?;
     let device = edge::device(&inside, path, named)?;

@@ -6,7 +6,7 @@ use std::hash::RandomState;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use trireme_datapath::Toward;
-use trireme_netfilter::{BackEnd, InForce, MarkField};
+use trireme_netfilter::{BackEnd, HostField, InForce, MarkField};
 use trireme_netns::Namespace;
 use trireme_nfqueue::{Action, Buffers, Hook, Packet, Queue, RawError, RawSender, Received};
 use trireme_wire::checksum;
@@ -22,12 +22,15 @@ pub(super) struct Caught {
     pub(super) place: Place,
     pub(super) namespace: Namespace,
     pub(super) back_end: BackEnd,
-    /// None where nothing is queued: the unit is not enforced.
+    /// Those of its namespace. None where nothing is queued, for the unit is not enforced, and on the host, whose rules are
+    /// for all its units.
     pub(super) rules: Option<InForce>,
+    /// The value that releases connections; none where nothing is queued.
+    pub(super) released: Option<u32>,
     pub(super) epoch: u32,
+    pub(super) marks: Marks,
     queue: Queue,
     raw: RawSender,
-    field: MarkField,
     waiting: HashMap<u32, Waiting>,
     expected: VecDeque<u64>,
     hasher: RandomState,
@@ -59,6 +62,35 @@ pub(super) enum Release {
     TakeBack,
 }
 
+/// What verdicts write into the field of marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Marks {
+    /// The field is about one unit.
+    Namespace(MarkField),
+    /// Its upper half says whose the packet is.
+    Host(HostField, u32),
+}
+
+impl Marks {
+    pub(super) fn mask(self) -> u32 {
+        match self {
+            Self::Namespace(field) => field.mask(),
+            Self::Host(field, _) => field.whole().mask(),
+        }
+    }
+
+    fn of(self, release: Release) -> u32 {
+        match (self, release) {
+            (Self::Namespace(_), Release::Keep) => 0,
+            (Self::Namespace(field), Release::Give(value)) => field.place(value),
+            (Self::Namespace(field), Release::TakeBack) => field.mask(),
+            (Self::Host(field, unit), Release::Give(value)) => field.released(unit, value),
+            // What a later segment is released by is judged again: that a connection is a unit's is all that is kept.
+            (Self::Host(field, unit), Release::Keep | Release::TakeBack) => field.judged(unit),
+        }
+    }
+}
+
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Put {
@@ -72,17 +104,18 @@ impl Caught {
         namespace: Namespace,
         back_end: BackEnd,
         (queue, raw): (Queue, RawSender),
-        field: MarkField,
+        marks: Marks,
     ) -> Self {
         Self {
             place,
             namespace,
             back_end,
             rules: None,
+            released: None,
             epoch: 0,
+            marks,
             queue,
             raw,
-            field,
             waiting: HashMap::new(),
             expected: VecDeque::new(),
             hasher: RandomState::new(),
@@ -95,13 +128,13 @@ impl Caught {
         buffers: &mut Buffers,
         taken: &mut Vec<Taken>,
     ) -> Result<Received, trireme_nfqueue::QueueError> {
-        let Self { queue, waiting, expected, hasher, field, .. } = self;
+        let Self { queue, waiting, expected, hasher, marks, .. } = self;
         queue.receive(buffers, |packet, verdicts| {
             let ours = expected.iter().position(|sent| *sent == digest(hasher, packet.bytes));
             if let Some(at) = ours.filter(|_| packet.hook == Hook::LocalOut) {
                 expected.remove(at);
                 let kept =
-                    verdicts.decide(packet.id, Action::Accept, Some(packet.mark & !field.mask()), None);
+                    verdicts.decide(packet.id, Action::Accept, Some(packet.mark & !marks.mask()), None);
                 debug_assert!(kept, "a verdict without bytes is short");
                 return;
             }
@@ -119,12 +152,7 @@ impl Caught {
     /// Lets a packet go on with the bytes it has now.
     pub(super) fn pass(&mut self, id: u32, mut bytes: Vec<u8>, release: Release) -> Put {
         let Some(Waiting { mark, digest }) = self.waiting.remove(&id) else { return Put::Lost };
-        let field = match release {
-            Release::Keep => 0,
-            Release::Give(value) => self.field.place(value),
-            Release::TakeBack => self.field.mask(),
-        };
-        let mark = Some(mark & !self.field.mask() | field);
+        let mark = Some(mark & !self.marks.mask() | self.marks.of(release));
         let changed = self.hasher.hash_one(&bytes[..]) != digest;
         if changed {
             make_whole(&mut bytes);
@@ -220,5 +248,24 @@ fn digest(hasher: &RandomState, bytes: &[u8]) -> u64 {
     match ip::Packet::parse(bytes) {
         Ok(ip) => hasher.hash_one((ip.src, ip.dst, bytes.get(ip.payload()))),
         Err(_) => hasher.hash_one(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_stay_within_the_field_and_say_on_the_host_whose_the_packet_is() {
+        let field = MarkField::UPPER_HALF;
+        let (namespace, host) = (Marks::Namespace(field), Marks::Host(HostField::new(field), 3));
+        for (release, alone, shared) in [
+            (Release::Keep, 0, 0x03ff_0000),
+            (Release::TakeBack, 0xffff_0000, 0x03ff_0000),
+            (Release::Give(7), 0x0007_0000, 0x0307_0000),
+        ] {
+            assert_eq!((namespace.of(release), host.of(release)), (alone, shared), "{release:?}");
+        }
+        assert_eq!((namespace.mask(), host.mask()), (0xffff_0000, 0xffff_0000));
     }
 }

@@ -3,7 +3,7 @@
 use trireme_netfilter::Denied;
 use trireme_nfqueue::QueueStatistics;
 
-use super::watch::Sighting;
+use super::watch::Seen;
 
 /// Sums over all rules and queues that the unit has had in this run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,6 +12,7 @@ pub(super) struct Counted {
     denied_to: Sum,
     queued: Sum,
     queue_full: Sum,
+    unqueued: Sum,
     not_delivered: Sum,
 }
 
@@ -31,9 +32,10 @@ impl Sum {
 }
 
 impl Counted {
-    pub(super) fn add(&mut self, Sighting { queue, denied: Denied { from, to }, .. }: &Sighting) {
+    pub(super) fn add(&mut self, Seen { slot: _, queue, denied: Denied { from, to }, unqueued }: &Seen) {
         self.denied_from.add(*from);
         self.denied_to.add(*to);
+        self.unqueued.add(*unqueued);
         if let Some(QueueStatistics { dropped, not_delivered, queued, .. }) = queue {
             self.queued.add((*queued).into());
             self.queue_full.add((*dropped).into());
@@ -48,6 +50,7 @@ impl Counted {
             ("queued", self.queued),
             ("queue-full", self.queue_full),
             ("queue-not-delivered", self.not_delivered),
+            ("not-queued", self.unqueued),
         ]
         .into_iter()
         .map(|(name, sum)| (name, sum.whole))

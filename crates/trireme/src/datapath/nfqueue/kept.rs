@@ -16,6 +16,8 @@ const FILE: &str = "nfqueue.json";
 #[serde(deny_unknown_fields)]
 struct Text {
     units: BTreeMap<u32, Unit>,
+    #[serde(default)]
+    host: Host,
     /// The engine's counters, by slot and code of the reason.
     counters: Vec<(u32, u16, u64)>,
 }
@@ -28,6 +30,41 @@ pub(super) struct Unit {
     pub(super) epoch: u32,
     /// The value that releases its connections.
     pub(super) released: u32,
+}
+
+/// Units of the host, whose rules are in force together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Host {
+    /// Inode of the agent's network namespace.
+    pub(super) namespace: u64,
+    /// Bits of marks that are ours.
+    pub(super) field: u32,
+    /// The number that releases connections.
+    pub(super) released: u32,
+    pub(super) units: BTreeMap<u32, HostUnit>,
+}
+
+/// A unit of the host as its rules are in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct HostUnit {
+    pub(super) number: u32,
+    /// Inode of its cgroup.
+    pub(super) id: u64,
+    /// Its path, as rules have it.
+    pub(super) cgroup: String,
+    pub(super) level: u32,
+    pub(super) epoch: u32,
+    pub(super) judged: Option<Judged>,
+}
+
+/// What becomes of its packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Judged {
+    pub(super) queue: u16,
+    /// They pass while no agent listens.
+    pub(super) open: bool,
+    /// Those of other protocols are dropped.
+    pub(super) denies: bool,
 }
 
 /// The file, and what is in it.
@@ -56,6 +93,18 @@ impl Kept {
         &self.text.units
     }
 
+    pub(super) fn host(&self) -> &Host {
+        &self.text.host
+    }
+
+    pub(super) fn put_host(&mut self, host: &Host) -> io::Result<()> {
+        if self.text.host == *host {
+            return Ok(());
+        }
+        self.text.host = host.clone();
+        self.write()
+    }
+
     pub(super) fn put_unit(&mut self, slot: PuSlot, unit: Unit) -> io::Result<()> {
         if self.text.units.insert(slot.0, unit) == Some(unit) {
             return Ok(());
@@ -66,6 +115,7 @@ impl Kept {
     pub(super) fn remove_unit(&mut self, slot: PuSlot) -> io::Result<()> {
         self.text.counters.retain(|(counted, ..)| *counted != slot.0);
         self.text.units.remove(&slot.0);
+        self.text.host.units.remove(&slot.0);
         self.write()
     }
 
@@ -107,15 +157,41 @@ mod tests {
         let mut kept = Kept::open(folder.path()).unwrap();
         kept.put_unit(PuSlot(1), unit).unwrap();
         kept.put_unit(PuSlot(2), unit).unwrap();
+        let host = host();
+        kept.put_host(&host).unwrap();
         kept.put_counters(&[(PuSlot(1), Reason::Accepted, 3), (PuSlot(2), Reason::Stray, 4)]).unwrap();
         kept.put_counters(&[(PuSlot(1), Reason::Accepted, 9)]).unwrap();
         kept.remove_unit(PuSlot(2)).unwrap();
 
         let kept = Kept::open(folder.path()).unwrap();
         assert_eq!(kept.units(), &BTreeMap::from([(1, unit)]));
+        assert_eq!(kept.host(), &host);
         assert_eq!(kept.counters(), BTreeMap::from([((PuSlot(1), Reason::Accepted), 9)]));
 
         fs::write(folder.path().join(FILE), b"{").unwrap();
         assert!(Kept::open(folder.path()).unwrap().units().is_empty());
+    }
+
+    fn host() -> Host {
+        let judged = Some(Judged { queue: 3, open: false, denies: true });
+        let unit = HostUnit { number: 2, id: 44, cgroup: "unified/a".to_owned(), level: 1, epoch: 5, judged };
+        Host { namespace: 9, field: 0xffff_0000, released: 4, units: BTreeMap::from([(7, unit)]) }
+    }
+
+    #[test]
+    fn a_file_from_before_there_were_units_of_the_host_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(
+            folder.path().join(FILE),
+            r#"{"units":{"1":{"namespace":5,"epoch":7,"released":2}},"counters":[]}"#,
+        )
+        .unwrap();
+
+        let mut kept = Kept::open(folder.path()).unwrap();
+
+        assert_eq!((kept.units().len(), kept.host()), (1, &Host::default()));
+        kept.put_host(&host()).unwrap();
+        kept.remove_unit(PuSlot(7)).unwrap();
+        assert!(Kept::open(folder.path()).unwrap().host().units.is_empty());
     }
 }

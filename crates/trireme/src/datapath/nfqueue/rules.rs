@@ -5,17 +5,20 @@ use std::time::Instant;
 use tracing::{debug, info, warn};
 use trireme_conntrack::Conntrack;
 use trireme_flow::PuSlot;
-use trireme_netfilter::{BackEnd, NetfilterError, OtherProtocols, RuleSet, Unanswered, apply, read, remove};
+use trireme_netfilter::{
+    BackEnd, NetfilterError, OtherProtocols, Programs, RuleSet, Unanswered, apply, read, remove,
+};
 use trireme_netns::{Namespace, NamespaceError, reachable};
 use trireme_nfqueue::{Queue, QueueConfig, RawSender};
 use trireme_policy::Mode;
 use trireme_wire::tap;
 
-use super::caught::Caught;
+use super::caught::{Caught, Marks};
+use super::host;
 use super::kept::{Kept, Unit};
 use super::place::Place;
 use super::supervisor::NfqueueSupervisor;
-use super::watch::Watched;
+use super::watch::{Rules, Watched};
 use crate::datapath::supervisor::{Line, Refused};
 use crate::{Edge, Enforcement, FailMode, controller};
 
@@ -31,6 +34,15 @@ impl NfqueueSupervisor {
         if self.units.get(&at.slot).is_some_and(|caught| caught.place != *at.place) {
             self.let_go(at.slot)?;
         }
+        let moved = match at.place.cgroup() {
+            Some(_) => self.kept.units().contains_key(&at.slot.0),
+            None => self.kept.host().units.contains_key(&at.slot.0),
+        };
+        if moved {
+            // An earlier run had it in a place of another kind.
+            self.let_go(at.slot)?;
+        }
+        self.check_neighbours(at)?;
         let began = !self.units.contains_key(&at.slot);
         if began {
             let caught = self.open_queue(at)?;
@@ -44,11 +56,30 @@ impl NfqueueSupervisor {
         outcome
     }
 
+    /// A namespace is one unit's as a whole, or its cgroups are units.
+    fn check_neighbours(&self, at: &Line<'_, Place>) -> Result<(), Refused> {
+        let others = self.units.iter().filter(|(slot, _)| **slot != at.slot);
+        let is_shared = |other: &Place| {
+            other.inode() == at.place.inode() && other.cgroup().is_some() != at.place.cgroup().is_some()
+        };
+        match others.into_iter().find(|(_, caught)| is_shared(&caught.place)) {
+            None => Ok(()),
+            Some((_, other)) => Err(format!(
+                "{} and {} are in one network namespace: units are the whole of it, or cgroups of it",
+                at.place.describe(),
+                other.place.describe()
+            )
+            .into()),
+        }
+    }
+
     fn open_queue(&mut self, at: &Line<'_, Place>) -> Result<Caught, Refused> {
         let namespace = at.place.open()?;
+        if at.place.cgroup().is_some() {
+            return self.open_host_queue(at, namespace);
+        }
         let Self { config, capabilities, buffers, .. } = self;
-        let queue =
-            QueueConfig { number: config.queue, length: QUEUE_LENGTH, receive_buffer: RECEIVE_BUFFER };
+        let queue = queue_config(config.queue);
         let (back_end, queue, raw) = namespace.run(|| -> Result<_, Refused> {
             let back_end = match config.rules {
                 Some(chosen) => capabilities.supports(chosen).map(|()| chosen)?,
@@ -56,11 +87,24 @@ impl NfqueueSupervisor {
             };
             Ok((back_end, Queue::open(queue, buffers)?, RawSender::open(0)?))
         })??;
-        Ok(Caught::new(at.place.clone(), namespace, back_end, (queue, raw), config.mark))
+        let marks = Marks::Namespace(config.mark);
+        Ok(Caught::new(at.place.clone(), namespace, back_end, (queue, raw), marks))
+    }
+
+    fn open_host_queue(&mut self, at: &Line<'_, Place>, host: Namespace) -> Result<Caught, Refused> {
+        let (number, queue) = self.host_number(at.slot)?;
+        let back_end = self.host_back_end()?;
+        let queue = Queue::open(queue_config(queue), &mut self.buffers)?;
+        let marks = host::marks(&self.config, number);
+        Ok(Caught::new(at.place.clone(), host, back_end, (queue, RawSender::open(0)?), marks))
     }
 
     /// Brings the rules of a unit to what it is now, under this epoch.
     pub(super) fn write(&mut self, unit: &Enforcement, slot: PuSlot, epoch: u32) -> Result<(), Refused> {
+        if let Some(cgroup) = self.units.get(&slot).and_then(|caught| caught.place.cgroup()) {
+            let cgroup = cgroup.clone();
+            return self.write_host(unit, slot, epoch, &cgroup);
+        }
         let kept = self.kept.units().get(&slot.0).copied();
         let Some(caught) = self.units.get_mut(&slot) else { return Err("the unit is not enforced".into()) };
         let namespace = caught.namespace.id().inode;
@@ -95,8 +139,9 @@ impl NfqueueSupervisor {
             debug!(unit = slot.0, time = ?start.elapsed(), "rules written");
         }
         caught.epoch = epoch;
-        let watched =
-            caught.rules.map(|rules| Watched::new(&caught.namespace, back_end, rules)).transpose()?;
+        caught.released = caught.rules.map(|rules| rules.rule_set.released);
+        let watch = |rules| Watched::new(&caught.namespace, Rules::Unit(back_end, rules));
+        let watched = caught.rules.map(watch).transpose()?;
         self.watch.set(slot, watched);
         self.kept.put_unit(slot, Unit { namespace, epoch, released })?;
         Ok(())
@@ -104,6 +149,9 @@ impl NfqueueSupervisor {
 
     /// The unit's rules go first, so that nothing is queued for nobody.
     pub(super) fn let_go(&mut self, slot: PuSlot) -> Result<(), Refused> {
+        if self.kept.host().units.contains_key(&slot.0) {
+            return self.let_host_go(slot);
+        }
         let removed = match self.units.get(&slot) {
             Some(caught) => take_off(&caught.namespace, &[caught.back_end]),
             None => match self.kept.units().get(&slot.0).and_then(|kept| find(kept.namespace)) {
@@ -142,9 +190,16 @@ impl NfqueueSupervisor {
 
     /// Whether the rules of an earlier run are in a namespace.
     pub(super) fn has_rules(&self, place: &Place) -> bool {
+        if place.cgroup().is_some() {
+            return Programs::default().has_host().unwrap_or(false);
+        }
         let back_ends = self.config.rules.map_or_else(|| BackEnd::ALL.to_vec(), |chosen| vec![chosen]);
         place.open().is_ok_and(|namespace| has_any(&namespace, &back_ends))
     }
+}
+
+fn queue_config(number: u16) -> QueueConfig {
+    QueueConfig { number, length: QUEUE_LENGTH, receive_buffer: RECEIVE_BUFFER }
 }
 
 /// None for a unit that is not judged at all.
@@ -184,12 +239,13 @@ fn find(inode: u64) -> Option<Namespace> {
 
 /// Units of an earlier run whose rules are still there.
 pub(super) fn held(kept: &Kept) -> usize {
+    let on_the_host = host::held(kept.host());
     if kept.units().is_empty() {
-        return 0;
+        return on_the_host;
     }
     let inodes = inodes_of(kept);
     let theirs = reachable().into_iter().filter(|namespace| inodes.contains(&namespace.id().inode));
-    theirs.filter(|namespace| has_any(namespace, &BackEnd::ALL)).count()
+    theirs.filter(|namespace| has_any(namespace, &BackEnd::ALL)).count() + on_the_host
 }
 
 fn inodes_of(kept: &Kept) -> Vec<u64> {
@@ -206,8 +262,13 @@ fn has_any(namespace: &Namespace, back_ends: &[BackEnd]) -> bool {
 pub(super) fn clean_up(kept: &Kept, edges: &[Edge]) -> Result<usize, Refused> {
     let mut cleaned = 0;
     let mut outcome = Ok(());
+    match clean_up_host(kept, edges) {
+        Ok(any) => cleaned += usize::from(any),
+        Err(error) => outcome = Err(error),
+    }
     let mut inodes = inodes_of(kept);
-    inodes.extend(edges.iter().filter_map(|edge| Place::find(edge).ok()).map(|place| place.inode()));
+    let alone = edges.iter().filter(|edge| !matches!(edge, Edge::Cgroup { .. }));
+    inodes.extend(alone.filter_map(|edge| Place::find(edge).ok()).map(|place| place.inode()));
     for namespace in reachable().into_iter().filter(|found| inodes.contains(&found.id().inode)) {
         match take_off(&namespace, &BackEnd::ALL) {
             Ok(Ok(true)) => cleaned += 1,
@@ -220,4 +281,16 @@ pub(super) fn clean_up(kept: &Kept, edges: &[Edge]) -> Result<usize, Refused> {
     }
     info!(namespaces = cleaned, "rules removed");
     outcome.map(|()| cleaned)
+}
+
+/// True if there were rules of the host.
+fn clean_up_host(kept: &Kept, edges: &[Edge]) -> Result<bool, Refused> {
+    let mut any = false;
+    if !kept.host().units.is_empty() {
+        any = host::clean_up(kept.host())?;
+    }
+    if edges.iter().any(|edge| matches!(edge, Edge::Cgroup { .. })) {
+        any |= host::remove_rules()?;
+    }
+    Ok(any)
 }

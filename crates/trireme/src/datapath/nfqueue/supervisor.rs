@@ -17,11 +17,12 @@ use trireme_wire::tcp::{Flags, Segment};
 use super::NfqueueConfig;
 use super::caught::{Caught, Put, Release, Taken};
 use super::counted::Counted;
+use super::host::Host;
 use super::kept::Kept;
 use super::place::Place;
 use super::ready::Ready;
 use super::table::{Judged, Table};
-use super::watch::{Sighting, Watch};
+use super::watch::{Rules, Sighting, Watch};
 use crate::datapath::enforcer::now;
 use crate::datapath::supervisor::{
     Line, More, NotInstalled, Patrolled, Pinned, PutBack, Refused, Repaired, Supervisor, Taught, Waker, ended,
@@ -41,6 +42,7 @@ pub struct NfqueueSupervisor {
     pub(super) buffers: Buffers,
     pub(super) kept: Kept,
     pub(super) watch: Watch,
+    pub(super) host: Host,
     pub(super) table: Table,
     /// Taken while something else was waited for.
     backlog: Vec<(PuSlot, Taken)>,
@@ -72,13 +74,14 @@ impl NfqueueSupervisor {
         let connections = usize::try_from(config.connections).unwrap_or(usize::MAX);
         let table = Table::open(&config.state_dir, connections)
             .map_err(|error| DatapathError::kernel("read the connections of an earlier run", error))?;
-        Ok(Self {
+        let mut supervisor = Self {
             capabilities: Capabilities::default(),
             units: BTreeMap::new(),
             ready,
             buffers: Buffers::new(),
             kept,
             watch,
+            host: Host::default(),
             counted: BTreeMap::new(),
             missing: BTreeSet::new(),
             table,
@@ -88,7 +91,11 @@ impl NfqueueSupervisor {
             put: PutBack::default(),
             meter: Meter::default(),
             config,
-        })
+        };
+        supervisor
+            .settle_host()
+            .map_err(|error| DatapathError::kernel("go on with the rules of the host", error))?;
+        Ok(supervisor)
     }
 
     /// Reads a unit's queue once; false when it is empty.
@@ -118,7 +125,7 @@ impl NfqueueSupervisor {
         if let Ok(segment) = Segment::parse(&bytes) {
             let key = flow_key(slot, hook, &segment);
             let release = match self.table.judge(caught.epoch, hook, &key, &segment, &bytes) {
-                Judged::Released => caught.rules.map(|rules| Release::Give(rules.rule_set.released)),
+                Judged::Released => caught.released.map(Release::Give),
                 Judged::Pass => Some(Release::Keep),
                 Judged::Ask(entry) => {
                     connection = entry;
@@ -160,10 +167,7 @@ impl NfqueueSupervisor {
             return Release::TakeBack;
         }
         let released = self.table.is_released(caught.epoch, hook, &flow_key(slot, hook, &segment), &segment);
-        match caught.rules.filter(|_| released) {
-            Some(rules) => Release::Give(rules.rule_set.released),
-            None => Release::Keep,
-        }
+        caught.released.filter(|_| released).map_or(Release::Keep, Release::Give)
     }
 
     /// What this process has sent itself is in the queue by now.
@@ -178,14 +182,23 @@ impl NfqueueSupervisor {
         }
     }
 
-    /// Undoes what others did to a unit's rules; tells what it was.
-    fn seen(&mut self, sighting: &Sighting) -> Option<Repaired> {
+    /// Undoes what others did to rules; tells what it was.
+    fn seen(&mut self, sighting: &Sighting) -> Vec<Repaired> {
+        for seen in &sighting.units {
+            self.counted.entry(seen.slot).or_default().add(seen);
+        }
+        let Some(damage) = sighting.damage.as_deref() else { return Vec::new() };
         let slot = sighting.slot;
-        self.counted.entry(slot).or_default().add(sighting);
-        let present = self.units.get(&slot)?.rules;
-        let damage = sighting.damage.as_deref().filter(|_| present == Some(sighting.expected))?;
-        let (found, problem) = self.repair(slot, damage)?;
-        Some(Repaired { slot, found, problem })
+        match &sighting.expected {
+            Rules::Unit(_, rules)
+                if self.units.get(&slot).and_then(|caught| caught.rules) == Some(*rules) =>
+            {
+                let repaired = self.repair(slot, damage);
+                repaired.into_iter().map(|(found, problem)| Repaired { slot, found, problem }).collect()
+            }
+            Rules::Host(rules, _) if self.is_host_in_force(rules) => self.repair_host(damage),
+            Rules::Unit(..) | Rules::Host(..) => Vec::new(),
+        }
     }
 
     fn flush(&mut self) {
@@ -296,11 +309,17 @@ impl Supervisor for NfqueueSupervisor {
 
     fn pinned(&self, place: &Place) -> Pinned {
         let units = self.kept.units();
-        let here = units.iter().find(|(_, unit)| unit.namespace == place.inode()).map(|(slot, _)| *slot);
+        let hosts = &self.kept.host().units;
+        let here = match place.cgroup() {
+            Some(cgroup) => hosts.iter().find(|(_, unit)| unit.id == cgroup.id).map(|(slot, _)| *slot),
+            None => units.iter().find(|(_, unit)| unit.namespace == place.inode()).map(|(slot, _)| *slot),
+        };
         // What is known of units whose rules have gone does not count.
         let intact = here.filter(|_| self.has_rules(place));
-        let epochs = units.iter().filter(|(slot, _)| here != Some(**slot) || intact.is_some());
-        Pinned { epochs: epochs.map(|(slot, unit)| (*slot, unit.epoch)).collect(), here: intact }
+        let epochs = units.iter().map(|(slot, unit)| (*slot, unit.epoch));
+        let epochs = epochs.chain(hosts.iter().map(|(slot, unit)| (*slot, unit.epoch)));
+        let epochs = epochs.filter(|(slot, _)| here != Some(*slot) || intact.is_some());
+        Pinned { epochs: epochs.collect(), here: intact }
     }
 
     fn supervise(&mut self, unit: &Enforcement, at: &Line<'_, Place>) -> Result<(), Refused> {
@@ -321,19 +340,21 @@ impl Supervisor for NfqueueSupervisor {
     }
 
     fn release_strangers(&mut self, own: &[PuSlot]) -> Result<(), DatapathError> {
-        let kept: Vec<u32> = self.kept.units().keys().copied().collect();
+        let kept: Vec<u32> = self.kept.units().keys().chain(self.kept.host().units.keys()).copied().collect();
         for slot in kept.into_iter().map(PuSlot).filter(|slot| !own.contains(slot)) {
-            info!(unit = slot.0, "released a namespace that belongs to no unit");
-            self.let_go(slot).map_err(|error| {
-                DatapathError::kernel("release a namespace that belongs to no unit", error)
-            })?;
+            info!(unit = slot.0, "released a place that belongs to no unit");
+            self.let_go(slot)
+                .map_err(|error| DatapathError::kernel("release a place that belongs to no unit", error))?;
         }
         Ok(())
     }
 
     fn existing(&self, slot: PuSlot) -> Result<Vec<(SocketAddr, SocketAddr)>, Refused> {
         let caught = self.units.get(&slot).ok_or("the unit is not enforced")?;
-        let connections = caught.namespace.run(tcp_connections)??;
+        let connections = match caught.place.cgroup() {
+            Some(cgroup) => self.host_connections(slot, cgroup)?,
+            None => caught.namespace.run(tcp_connections)??,
+        };
         Ok(connections.iter().map(|connection| (connection.local, connection.remote)).collect())
     }
 
@@ -359,7 +380,7 @@ impl Supervisor for NfqueueSupervisor {
         let mut found = Patrolled::default();
         for slot in self.units.keys().copied().collect::<Vec<_>>() {
             if self.units.get(&slot).is_some_and(|caught| caught.place.open().is_err()) {
-                // Nothing of ours keeps a namespace alive that nobody else has.
+                // Nothing of ours keeps a namespace alive that nobody else has. Of a cgroup the rules stay, and drop.
                 self.forget(slot);
                 self.missing.insert(slot);
             }
@@ -427,14 +448,11 @@ impl Supervisor for NfqueueSupervisor {
         false
     }
 
-    fn state_of(&self, _place: &Place) -> (EdgeState, Option<String>) {
-        (
-            EdgeState::Advisory,
-            Some(
-                "egress: advisory (whoever has CAP_NET_ADMIN or CAP_NET_RAW inside gets past the rules)"
-                    .to_owned(),
-            ),
-        )
+    fn state_of(&self, place: &Place) -> (EdgeState, Option<String>) {
+        let inside = "egress: advisory (whoever has CAP_NET_ADMIN or CAP_NET_RAW inside gets past the rules)";
+        let host = "egress: advisory (whoever has CAP_NET_ADMIN or CAP_NET_RAW on the host, or leaves the cgroup, gets \
+                    past the rules)";
+        (EdgeState::Advisory, Some(if place.cgroup().is_some() { host } else { inside }.to_owned()))
     }
 
     fn gone(place: &Place) -> String {

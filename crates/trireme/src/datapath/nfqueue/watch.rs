@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 use trireme_flow::PuSlot;
-use trireme_netfilter::{BackEnd, Changes, Denied, InForce, Look};
+use trireme_netfilter::{
+    BackEnd, Changes, Denied, HostInForce, HostLook, InForce, Look, NetfilterError, Programs, Unqueued,
+};
 use trireme_netns::Namespace;
 use trireme_nfqueue::{QueueStatistics, statistics};
 
@@ -26,12 +28,23 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// With many units, how many times as long as a look takes is waited behind it.
 const REST: u32 = 9;
 
-/// A unit's rules.
+/// The rules of the host are for all its units, and looked after under a slot that no unit has.
+pub(super) const HOST: PuSlot = PuSlot(u32::MAX);
+
+/// Rules of a namespace.
 pub(super) struct Watched {
     namespace: Namespace,
-    back_end: BackEnd,
-    rules: InForce,
+    rules: Rules,
     changes: Changes,
+}
+
+/// Rules as they were written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Rules {
+    /// Of a unit, by a back end.
+    Unit(BackEnd, InForce),
+    /// Of the host, with the slot, number and queue of each unit.
+    Host(HostInForce, Vec<(PuSlot, u32, u16)>),
 }
 
 /// What was seen.
@@ -39,10 +52,19 @@ pub(super) struct Watched {
 pub(super) struct Sighting {
     pub(super) slot: PuSlot,
     /// The rules that were expected; what was seen of others is out of date.
-    pub(super) expected: InForce,
+    pub(super) expected: Rules,
     pub(super) damage: Option<String>,
+    pub(super) units: Vec<Seen>,
+}
+
+/// What rules and queue of a unit counted.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) slot: PuSlot,
     pub(super) queue: Option<QueueStatistics>,
     pub(super) denied: Denied,
+    /// Packets that no rule had queued.
+    pub(super) unqueued: u64,
 }
 
 /// The thread as the supervisor sees it.
@@ -75,16 +97,13 @@ struct Watcher {
 }
 
 impl Watched {
-    pub(super) fn new(namespace: &Namespace, back_end: BackEnd, rules: InForce) -> Result<Self, Refused> {
+    pub(super) fn new(namespace: &Namespace, rules: Rules) -> Result<Self, Refused> {
         let changes = namespace.run(Changes::open)??;
-        Ok(Self { namespace: namespace.duplicate()?, back_end, rules, changes })
+        Ok(Self { namespace: namespace.duplicate()?, rules, changes })
     }
 
     fn look(&self, slot: PuSlot) -> Option<Sighting> {
-        let Self { back_end, rules, .. } = self;
-        let seen = self
-            .namespace
-            .run(|| (trireme_netfilter::look(*back_end, rules), statistics().unwrap_or_default()));
+        let seen = self.namespace.run(|| (self.rules.look(slot), statistics().unwrap_or_default()));
         let (found, queues) = match seen {
             Ok(seen) => seen,
             Err(error) => {
@@ -92,12 +111,45 @@ impl Watched {
                 return None;
             }
         };
-        let (damage, denied) = match found {
-            Ok(Look { damage, denied }) => (damage.map(|damage| damage.to_string()), denied),
-            Err(error) => (Some(error.to_string()), Denied::default()),
-        };
-        let queue = queues.into_iter().find(|queue| queue.queue == rules.rule_set.queue);
-        Some(Sighting { slot, expected: *rules, damage, queue, denied })
+        let (damage, counted) = found.unwrap_or_else(|error| (Some(error.to_string()), Vec::new()));
+        let units = self.rules.queues(slot).into_iter().map(|(slot, number)| {
+            let known = counted.iter().find(|(counted, ..)| *counted == slot);
+            let (denied, unqueued) =
+                known.map_or_else(Default::default, |(_, denied, unqueued)| (*denied, *unqueued));
+            let queue = queues.iter().find(|queue| queue.queue == number).copied();
+            Seen { slot, queue, denied, unqueued }
+        });
+        Some(Sighting { slot, expected: self.rules.clone(), damage, units: units.collect() })
+    }
+}
+
+/// Damage, and what was dropped for each unit.
+type Looked = (Option<String>, Vec<(PuSlot, Denied, u64)>);
+
+impl Rules {
+    fn look(&self, slot: PuSlot) -> Result<Looked, NetfilterError> {
+        match self {
+            Self::Unit(back_end, rules) => {
+                let Look { damage, denied } = trireme_netfilter::look(*back_end, rules)?;
+                Ok((damage.map(|damage| damage.to_string()), vec![(slot, denied, 0)]))
+            }
+            Self::Host(rules, slots) => {
+                let HostLook { damage, units } = Programs::default().look_host(rules)?;
+                let units = units.into_iter().filter_map(|(number, denied, Unqueued(unqueued))| {
+                    let (slot, ..) = slots.iter().find(|(_, known, _)| *known == number)?;
+                    Some((*slot, denied, unqueued))
+                });
+                Ok((damage.map(|damage| damage.to_string()), units.collect()))
+            }
+        }
+    }
+
+    /// The queue of each unit.
+    fn queues(&self, slot: PuSlot) -> Vec<(PuSlot, u16)> {
+        match self {
+            Self::Unit(_, rules) => vec![(slot, rules.rule_set.queue)],
+            Self::Host(_, slots) => slots.iter().map(|(slot, _, queue)| (*slot, *queue)).collect(),
+        }
     }
 }
 
