@@ -21,6 +21,6 @@ pub use packet::{Block, Effect, Hook, Packet, Toward, Verdict};
 pub use stats::EngineStats;
 pub use unit::{
     Authorize, Essential, NotifyPeer, OnPolicyChange, OtherProtocols, PuError, PuSettings, PuSpec, Refusal,
-    Strictness, TargetNetworks,
+    Strictness, TargetNetworks, judges_other_protocols,
 };
 pub use verify::{VerifyDone, VerifyJob};

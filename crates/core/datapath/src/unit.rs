@@ -85,12 +85,18 @@ impl PuSpec {
     /// Whether any packet but those of TCP needs the engine: if not, a back end may let them all pass.
     #[must_use]
     pub fn judges_other_protocols(&self) -> bool {
-        let has_rules = |direction| self.policy.has_rules_beyond(direction, Protocol::TCP);
-        self.policy.mode() != Mode::Off
-            && (self.settings.other_protocols == OtherProtocols::Deny
-                || has_rules(Direction::Ingress)
-                || has_rules(Direction::Egress))
+        judges_other_protocols(&self.policy, self.settings.other_protocols)
     }
+}
+
+/// [`PuSpec::judges_other_protocols`] of a unit with this policy and setting.
+#[must_use]
+pub fn judges_other_protocols(policy: &CompiledPolicy, other_protocols: OtherProtocols) -> bool {
+    let has_rules = |direction| policy.has_rules_beyond(direction, Protocol::TCP);
+    policy.mode() != Mode::Off
+        && (other_protocols == OtherProtocols::Deny
+            || has_rules(Direction::Ingress)
+            || has_rules(Direction::Egress))
 }
 
 /// Which side of a connection authorizes; both always authenticate.

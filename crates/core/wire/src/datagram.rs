@@ -145,6 +145,12 @@ impl Datagram {
         matches!(self.ip.protocol, Protocol::UDP) && self.ip.fragment.is_none()
     }
 
+    /// Returns whether it is a fragment behind the first: it does not say which flow it is of.
+    #[must_use]
+    pub const fn is_later(&self) -> bool {
+        matches!(self.transport, Transport::Later)
+    }
+
     /// Returns whether it goes to a group or to every host of a network (as far as the address tells).
     #[must_use]
     pub fn is_to_group(&self) -> bool {

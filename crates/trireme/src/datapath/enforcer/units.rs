@@ -1,6 +1,6 @@
 //! A unit as the thread holds it.
 
-use trireme_datapath::{Essential, OtherProtocols, PuSettings, PuSpec};
+use trireme_datapath::{Essential, PuSettings, PuSpec};
 use trireme_flow::PuSlot;
 use trireme_identity::PuKind;
 use trireme_identity::time::WallTime;
@@ -58,9 +58,6 @@ fn settings(unit: &Enforcement) -> PuSettings {
         PuKind::Process | PuKind::Host | PuKind::User => (Essential::Judged, Essential::Passes),
         PuKind::Other(_) => (Essential::Judged, Essential::Judged),
     };
-    let other_protocols = match unit.settings.other_protocols {
-        crate::OtherProtocols::Deny => OtherProtocols::Deny,
-        crate::OtherProtocols::Allow => OtherProtocols::Allow,
-    };
+    let other_protocols = unit.settings.other_protocols.into();
     PuSettings { other_protocols, to_itself, dhcp, ..unit.settings.tcp.clone() }
 }

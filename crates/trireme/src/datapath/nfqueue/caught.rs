@@ -36,11 +36,19 @@ pub(super) struct Caught {
     hasher: RandomState,
 }
 
+/// The longest IP packet.
+const LONGEST: usize = 65_535;
+
+/// What the kernel's message about a packet may need of the room that the packet has in it.
+const MESSAGE_HEADERS: usize = 16;
+
 /// What is remembered of a packet until its verdict.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     mark: u32,
     digest: u64,
+    /// Whether its last bytes did not fit into the kernel's message.
+    cut: bool,
 }
 
 /// A packet taken from the queue.
@@ -129,7 +137,8 @@ impl Caught {
         taken: &mut Vec<Taken>,
     ) -> Result<Received, trireme_nfqueue::QueueError> {
         let Self { queue, waiting, expected, hasher, marks, .. } = self;
-        queue.receive(buffers, |packet, verdicts| {
+        let mut dropped = 0;
+        let mut received = queue.receive(buffers, |packet, verdicts| {
             let ours = expected.iter().position(|sent| *sent == digest(hasher, packet.bytes));
             if let Some(at) = ours.filter(|_| packet.hook == Hook::LocalOut) {
                 expected.remove(at);
@@ -140,20 +149,31 @@ impl Caught {
             }
             match kept(&packet) {
                 Some(whole) => {
-                    let digest = hasher.hash_one(packet.bytes);
-                    waiting.insert(packet.id, Waiting { mark: packet.mark, digest });
+                    let digest = hasher.hash_one(&whole.bytes[..]);
+                    let cut = packet.truncated_from.is_some();
+                    waiting.insert(packet.id, Waiting { mark: packet.mark, digest, cut });
                     taken.push(whole);
                 }
-                None => drop_now(verdicts, packet.id),
+                None => {
+                    dropped += 1;
+                    drop_now(verdicts, packet.id);
+                }
             }
-        })
+        })?;
+        received.unknown += dropped;
+        Ok(received)
     }
 
     /// Lets a packet go on with the bytes it has now.
     pub(super) fn pass(&mut self, id: u32, mut bytes: Vec<u8>, release: Release) -> Put {
-        let Some(Waiting { mark, digest }) = self.waiting.remove(&id) else { return Put::Lost };
+        let Some(Waiting { mark, digest, cut }) = self.waiting.remove(&id) else { return Put::Lost };
         let mark = Some(mark & !self.marks.mask() | self.marks.of(release));
         let changed = self.hasher.hash_one(&bytes[..]) != digest;
+        if changed && cut {
+            // Its end is not known here.
+            self.refuse(id);
+            return Put::Lost;
+        }
         if changed {
             make_whole(&mut bytes);
         }
@@ -221,12 +241,15 @@ fn kept(packet: &Packet<'_>) -> Option<Taken> {
         Hook::LocalIn => trireme_datapath::Hook::ToPu,
         Hook::PreRouting | Hook::Forward | Hook::PostRouting => return None,
     };
-    packet.truncated_from.is_none().then(|| Taken {
-        id: packet.id,
-        hook,
-        bytes: packet.bytes.to_vec(),
-        large: packet.segments_later,
-    })
+    let mut bytes = packet.bytes.to_vec();
+    if let Some(whole) = packet.truncated_from.and_then(|length| usize::try_from(length).ok()) {
+        // The longest datagrams lack four bytes at their end, which nobody judges by.
+        if whole > LONGEST || whole.saturating_sub(bytes.len()) > MESSAGE_HEADERS {
+            return None;
+        }
+        bytes.resize(whole, 0);
+    }
+    Some(Taken { id: packet.id, hook, bytes, large: packet.segments_later })
 }
 
 fn drop_now(verdicts: &mut trireme_nfqueue::Verdicts, id: u32) {
