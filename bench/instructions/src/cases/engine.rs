@@ -145,7 +145,7 @@ impl Node {
             Hook::FromPu => (tuple.src, tuple.dst),
             Hook::ToPu => (tuple.dst, tuple.src),
         };
-        let key = FlowKey { pu: PuSlot(1), local: local.into(), remote: remote.into() };
+        let key = FlowKey::tcp(PuSlot(1), local.into(), remote.into());
         Ok(Packet {
             pu: PuSlot(1),
             hook,
@@ -195,6 +195,7 @@ impl Node {
                 Effect::Install(key, entry) => drop(self.table.insert(key, entry)),
                 Effect::Remove(key) => drop(self.table.remove(&key)),
                 Effect::Transmit { .. }
+                | Effect::Block(..)
                 | Effect::Record(_)
                 | Effect::Teach(_)
                 | Effect::ForgetConntrack(_) => {}
