@@ -138,6 +138,11 @@ impl Default for Node {
 
 fn check(toward: Toward, bytes: &[u8]) {
     assert!(ip::Packet::parse(bytes).is_ok(), "what goes on is a packet");
+    if let (Toward::Pu, Ok(datagram)) = (toward, Datagram::parse(bytes))
+        && let Ok(header) = tap::Header::parse(datagram.udp_data(bytes))
+    {
+        assert_ne!(header.protocol(), Protocol::UDP, "TAP reached the unit");
+    }
     if let (Toward::Pu, Ok(segment)) = (toward, Segment::parse(bytes))
         && segment.flags.contains(Flags::SYN)
     {

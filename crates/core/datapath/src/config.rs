@@ -26,6 +26,8 @@ pub struct EngineConfig {
     pub held: HeldLimits,
     /// Fragments that overtook the first one; defaults: 250 ms, 64 fragments and 64 KiB per packet, 1 MiB in total.
     pub fragments_held: HeldLimits,
+    /// Datagrams that wait for an exchange of identities; defaults: 3 s, 32 datagrams and 64 KiB per flow, 4 MiB in total.
+    pub first_datagrams: HeldLimits,
     /// Fragmented packets under way whose first fragment was admitted; default 4,096.
     pub fragmented: usize,
     /// Flows of other protocols admitted lately; default 16,384.
@@ -97,6 +99,7 @@ impl Default for EngineConfig {
                 flow_bytes: 64 << 10,
                 total_bytes: 1 << 20,
             },
+            first_datagrams: HeldLimits { time: Duration::from_secs(3), ..HeldLimits::default() },
             fragmented: 4096,
             flows: 16_384,
             block_time: Duration::from_secs(10),

@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use trireme_flow::{
-    Aggregator, BoundedMap, Budget, FlowKey, FragmentKey, FragmentTable, HalfOpenKey, HalfOpenTable,
-    HeldQueue, PuSlot, Reason, SlotTable,
+    Aggregator, BoundedMap, Budget, Deadlines, FlowKey, FragmentKey, FragmentTable, HalfOpenKey,
+    HalfOpenTable, HeldQueue, PuSlot, Reason, SlotTable,
 };
 use trireme_identity::time::{Instant, Now, WallTime};
 use trireme_policy::Mode;
@@ -23,6 +23,7 @@ use crate::{
 };
 
 mod adopt;
+mod agents;
 mod authenticate;
 mod authorize;
 mod control;
@@ -35,6 +36,8 @@ mod emit;
 mod essential;
 mod established;
 mod event;
+mod exchange;
+mod exchange_message;
 mod fragment;
 mod handshake;
 mod icmp_error;
@@ -54,6 +57,7 @@ mod revoke;
 mod teach;
 mod timeout;
 
+use agents::Agents;
 use handshake::Handshake;
 use jobs::Jobs;
 use parse::Parsed;
@@ -75,8 +79,15 @@ pub struct Engine {
     handshakes: HalfOpenTable<Handshake>,
     held: HeldQueue<HalfOpenKey, Packet>,
     flows: BoundedMap<FlowKey, datagram::Admitted>,
-    fragments: FragmentTable<u32>,
+    fragments: FragmentTable<fragment::First>,
     fragments_held: HeldQueue<FragmentKey, Packet>,
+    /// Datagrams that wait for an exchange of identities.
+    waiting: HeldQueue<FlowKey, Packet>,
+    /// Repetitions of an exchange's messages.
+    retries: Deadlines<HalfOpenKey>,
+    /// Flows whose datagrams wait for the initiator to begin an exchange.
+    awaited: BoundedMap<FlowKey, exchange_message::Awaited>,
+    agents: Agents,
     jobs: Jobs,
     tokens: TokenCache,
     peers: Peers,
@@ -130,6 +141,10 @@ enum Next {
     Hold(HalfOpenKey),
     /// It waits for the first fragment of this packet.
     HoldFragment(FragmentKey),
+    /// It waits for the identity of the flow's other end.
+    HoldFlow(FlowKey),
+    /// The same, for a later fragment of a packet that waits.
+    HoldPart(FlowKey),
     /// It waits for this signature check.
     Park(u64),
     /// It was transmitted in the right order with others.
@@ -167,6 +182,10 @@ impl Engine {
             flows: BoundedMap::new(config.flows),
             fragments: FragmentTable::new(config.fragmented),
             fragments_held: HeldQueue::new(config.fragments_held),
+            waiting: HeldQueue::new(config.first_datagrams),
+            retries: Deadlines::default(),
+            awaited: BoundedMap::new(config.flows),
+            agents: Agents::new(config.destinations),
             jobs: Jobs::new(config.verifications, config.parked_packets),
             tokens: TokenCache::new(tokens),
             peers: Peers::new(config.peers),
@@ -205,6 +224,21 @@ impl Engine {
                     Err(packet) => self.refuse_waiting(packet, &Reason::HeldFull.into(), now, out),
                 }
             }
+            Next::HoldFlow(flow) => {
+                let len = ip_payload_len(&packet);
+                self.hold_fragments(&packet, flow, now);
+                match self.waiting.push(flow, packet, len, now.monotonic) {
+                    Ok(()) => Verdict::Held,
+                    Err(packet) => self.refuse_waiting(packet, &Reason::HeldFull.into(), now, out),
+                }
+            }
+            Next::HoldPart(flow) => {
+                let len = ip_payload_len(&packet);
+                match self.waiting.push_part(flow, packet, len) {
+                    Ok(()) => Verdict::Held,
+                    Err(packet) => self.refuse_waiting(packet, &Reason::HeldFull.into(), now, out),
+                }
+            }
             Next::HoldFragment(key) => {
                 let len = packet.bytes.len();
                 match self.fragments_held.push(key, packet, len, now.monotonic) {
@@ -232,7 +266,7 @@ impl Engine {
                 let mut cx = Context { unit, slot: packet.pu, key, view, now, out };
                 return self.judge_datagram(&mut cx, packet);
             }
-            Ok(Parsed::IcmpError(error)) => return self.icmp_error(&unit, packet, &error, now),
+            Ok(Parsed::IcmpError(error)) => return self.icmp_error(&unit, packet, &error, now, out),
             Err(reason) => return self.refuse_unparsed(&unit, packet, reason),
         };
         let key = parse::flow_key(packet.pu, packet.hook, &view);
@@ -281,6 +315,7 @@ impl Engine {
             held_bytes,
             fragmented: self.fragments.len(),
             fragments_held: self.fragments_held.size().0,
+            waiting: self.waiting.size().0,
             flows: self.flows.len(),
             parked_packets: self.jobs.parked(),
             verifications: self.jobs.len(),
@@ -292,6 +327,11 @@ impl Engine {
             reasons: self.counters.clone(),
         }
     }
+}
+
+/// What a datagram of the largest size and its fragments have in common: headers do not count.
+fn ip_payload_len(packet: &Packet) -> usize {
+    trireme_wire::ip::Packet::parse(&packet.bytes).map_or(packet.bytes.len(), |ip| ip.payload_len())
 }
 
 /// Where packets are counted that no unit owns.

@@ -17,6 +17,8 @@ pub struct EngineStats {
     pub fragmented: usize,
     /// Fragments that wait for the first one.
     pub fragments_held: usize,
+    /// Datagrams that wait for an exchange of identities.
+    pub waiting: usize,
     /// Flows of other protocols admitted lately.
     pub flows: usize,
     /// Packets that wait for a signature check.

@@ -99,6 +99,8 @@ reasons! {
         111 ProofMissing "proof-missing" "Data came before the initiator's proof and the proof did not follow in time." => "look for loss, or for a device that strips payloads of ACKs.";
         112 ResetUnproven "reset-unproven" "A reset did not fit the connection it aims at." => "none; it is late or forged.";
         113 FragmentOrphan "fragment-orphan" "The first fragment of the packet was not admitted here, or did not come in time." => "look for loss, or send smaller datagrams.";
+        114 NoAnswer "no-answer" "An exchange of identities over UDP found no answer, so the address rules decide." => "install an agent there, or exclude the address from the target networks.";
+        115 ProofUnconfirmed "proof-unconfirmed" "The proof of a flow over UDP was never confirmed, so the flow begins anew." => "look for loss on the path.";
     }
     Peer {
         200 TapMalformed "tap-malformed" "The TAP message is not in its one valid form." => "look for a foreign or broken implementation.";

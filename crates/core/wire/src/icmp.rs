@@ -52,6 +52,15 @@ pub struct Embedded {
 }
 
 impl Embedded {
+    /// Returns whether the error says that nobody takes the packet: neither its size nor its way is the matter.
+    #[must_use]
+    pub const fn is_unreachable(&self) -> bool {
+        match self.ip.family {
+            Family::V4 => self.icmp_type == v4::UNREACHABLE && self.icmp_code != 4,
+            Family::V6 => self.icmp_type == v6::UNREACHABLE,
+        }
+    }
+
     /// Returns whether the error says that the packet was too big for a link.
     #[must_use]
     pub const fn is_too_big(&self) -> bool {

@@ -250,6 +250,7 @@ impl Node {
             records,
             fragmented,
             fragments_held,
+            waiting,
             // Caches with a fixed capacity, filled on purpose.
             flows: _,
             peers: _,
@@ -267,6 +268,7 @@ impl Node {
             ("records", records),
             ("fragmented packets", fragmented),
             ("held fragments", fragments_held),
+            ("waiting datagrams", waiting),
             ("connections", self.kernel.len()),
             ("queued packets", self.queue.len()),
         ]

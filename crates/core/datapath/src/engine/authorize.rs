@@ -22,6 +22,9 @@ pub(super) fn peer(
     if direction == Direction::Egress && unit.settings.authorize == Authorize::ReceiverOnly {
         return Ok(None);
     }
+    if !unit.judges(direction, key.protocol) {
+        return Ok(None);
+    }
     let claims = Peer { tags: &peer.policy_tags, partial: peer.claims.partial };
     let decision = unit.policy.decide_at(direction, &claims, Some(key.remote.0), port, key.protocol);
     match decision.action {

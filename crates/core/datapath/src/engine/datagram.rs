@@ -1,6 +1,6 @@
 //! A packet of any protocol but TCP: find its flow, else judge whoever sent first.
 
-use trireme_flow::{Action, ConnectionEntry, FlowKey, Reason};
+use trireme_flow::{Action, ConnectionClass, ConnectionEntry, FlowKey, Reason};
 use trireme_identity::time::Instant;
 use trireme_policy::Mode;
 use trireme_token::Role;
@@ -34,21 +34,43 @@ impl Engine {
         if cx.view.transport == Transport::Later {
             return self.later_fragment(cx, packet.hook);
         }
+        if let Some(next) = self.exchange_message(cx, packet) {
+            return Ok(next);
+        }
         match self.entry_of(cx, packet) {
             Some(entry) => drop(self.current(cx, packet.hook, entry)?),
             None if cx.view.sender() == Sender::Responder => return self.judge_lone_reply(cx, packet.hook),
-            None => self.begin_flow(cx, packet.hook)?,
+            None => return self.judge_first(cx, packet),
         }
         Ok(self.pass_datagram(cx, packet))
     }
 
+    /// A packet of no flow that is known: by identity where there can be one, else by address.
+    fn judge_first(&mut self, cx: &mut Context<'_, Datagram>, packet: &mut Packet) -> Judged {
+        match packet.hook {
+            Hook::FromPu if self.shows_identity(cx) => return self.open_exchange(cx, packet),
+            Hook::FromPu => {}
+            Hook::ToPu => {
+                if let Some(next) = self.before_identity(cx)? {
+                    return Ok(next);
+                }
+            }
+        }
+        self.begin_flow(cx, packet.hook)?;
+        Ok(self.pass_datagram(cx, packet))
+    }
+
     /// Lets a packet of an admitted flow go on, and the fragments that follow it.
-    fn pass_datagram(&mut self, cx: &mut Context<'_, Datagram>, packet: &mut Packet) -> Next {
+    pub(super) fn pass_datagram(&mut self, cx: &mut Context<'_, Datagram>, packet: &mut Packet) -> Next {
         if cx.view.ip.fragment.is_some() { self.first_fragment(cx, packet) } else { Next::Pass }
     }
 
     /// The entry that lets a packet pass: the back end's, or one that is being written.
-    fn entry_of(&mut self, cx: &Context<'_, Datagram>, packet: &Packet) -> Option<ConnectionEntry> {
+    pub(super) fn entry_of(
+        &mut self,
+        cx: &Context<'_, Datagram>,
+        packet: &Packet,
+    ) -> Option<ConnectionEntry> {
         let part = part_of(packet.hook, cx.view.sender());
         let fits = |entry: &ConnectionEntry| part.is_none_or(|part| part == entry.role);
         let lately = self.flows.get_mut(&cx.key).filter(|known| {
@@ -58,7 +80,11 @@ impl Engine {
     }
 
     /// Judges the end that sent first, by its address.
-    fn begin_flow(&mut self, cx: &mut Context<'_, Datagram>, hook: Hook) -> Result<(), Box<Refused>> {
+    pub(super) fn begin_flow(
+        &mut self,
+        cx: &mut Context<'_, Datagram>,
+        hook: Hook,
+    ) -> Result<(), Box<Refused>> {
         let direction = direction_of(hook);
         let (decision, reason) = authorize::address(&cx.unit, direction, cx.key)?;
         self.admit_flow(cx, hook);
@@ -67,10 +93,25 @@ impl Engine {
         Ok(())
     }
 
-    fn admit_flow(&mut self, cx: &mut Context<'_, Datagram>, hook: Hook) {
+    pub(super) fn admit_flow(&mut self, cx: &mut Context<'_, Datagram>, hook: Hook) {
         let entry = Handshake::address_entry(role_of(hook), cx.unit.epoch, NO_PROOF);
-        self.flows.insert(cx.key, Admitted { entry, at: cx.now.monotonic });
-        cx.out.push(Effect::Install(cx.key, entry));
+        self.install_flow(cx, entry);
+    }
+
+    /// Writes an entry. Of two exchanges, one from each end, the one with the lower name says at both ends who began.
+    pub(super) fn install_flow<V>(&mut self, cx: &mut Context<'_, V>, entry: ConnectionEntry) {
+        let is_identity = |entry: &ConnectionEntry| entry.class == ConnectionClass::Identity;
+        let stays = self.flows.peek(&cx.key).is_some_and(|known| {
+            is_identity(&known.entry)
+                && is_identity(&entry)
+                && known.entry.epoch == entry.epoch
+                && known.entry.role != entry.role
+                && known.entry.proof_seq < entry.proof_seq
+        });
+        if !stays {
+            self.flows.insert(cx.key, Admitted { entry, at: cx.now.monotonic });
+            cx.out.push(Effect::Install(cx.key, entry));
+        }
     }
 
     /// A reply to a query that is not known here, any more: passes by a rule about its own type, for this once.
@@ -151,8 +192,11 @@ impl Engine {
     fn block(&self, cx: &mut Context<'_, Datagram>, hook: Hook, refused: &Refused) {
         let decision = refused.decision.as_ref();
         let is_told = decision.is_some_and(|decision| decision.log || decision.observed.is_some());
-        // An entry of another direction would be hidden behind it, and a reply has another name than its own flow.
-        if is_told || cx.view.sender() == Sender::Responder {
+        // Whoever is known to have an enforcer may yet be asked to begin, and a reply has another name than its own flow.
+        let may_begin = hook == Hook::ToPu
+            && authorize::has_identity(cx.key.protocol)
+            && self.agents.met(cx.slot, cx.key.remote.0).is_some();
+        if is_told || may_begin || cx.view.sender() == Sender::Responder {
             return;
         }
         let block = Block {

@@ -8,6 +8,7 @@ use trireme_handshake::message::{self, Attachment, Seal, Sender};
 use trireme_identity::{Direction, Protocol};
 use trireme_token::rotation::OwnToken;
 use trireme_token::{Nonce, RandomSource, Role, Verified};
+use trireme_wire::ip::Family;
 use trireme_wire::{edit, tap};
 
 use super::handshake::{Half, Handshake, reason_of};
@@ -95,15 +96,25 @@ impl Engine {
         Ok(Next::Pass)
     }
 
+    /// The token of ours to show at the address called.
+    pub(super) fn choose_towards<V>(
+        &mut self,
+        cx: &Context<'_, V>,
+        known: Option<&Known>,
+        renewal: Renewal,
+    ) -> Result<Choice, Box<Refused>> {
+        match known {
+            Some(Known { peer: Some(peer), .. }) => {
+                self.choose_for_peer(cx, Direction::Egress, &peer.id, None, renewal)
+            }
+            Some(Known { peer: None, holds, .. }) => self.choose_for_service(cx, Some(*holds)),
+            None => self.choose_for_service(cx, None),
+        }
+    }
+
     fn open_with_identity(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
         let known = self.known_peer(cx);
-        let Choice { own, older } = match &known {
-            Some(Known { peer: Some(peer), .. }) => {
-                self.choose_for_peer(cx, Direction::Egress, &peer.id, None, Renewal::of(packet))?
-            }
-            Some(Known { peer: None, holds, .. }) => self.choose_for_service(cx, Some(*holds))?,
-            None => self.choose_for_service(cx, None)?,
-        };
+        let Choice { own, older } = self.choose_towards(cx, known.as_ref(), Renewal::of(packet))?;
         let signed = cx.view.options(&packet.bytes).are_signed();
         let mut nonce = [0; 16];
         self.random.fill(&mut nonce);
@@ -129,7 +140,7 @@ impl Engine {
     }
 
     /// What is known about the address called, while it holds.
-    fn known_peer(&mut self, cx: &Context<'_>) -> Option<Known> {
+    pub(super) fn known_peer<V>(&mut self, cx: &Context<'_, V>) -> Option<Known> {
         let known = self.known.get_mut(&(cx.slot, cx.key.remote)).cloned()?;
         let holds = |peer: &Arc<Verified>| peer.is_valid_at(cx.now.wall) && !self.is_revoked(peer);
         known.peer.as_ref().is_none_or(holds).then_some(known)
@@ -176,9 +187,9 @@ impl Engine {
     }
 
     /// Makes kind 1; a node known behind the address gets a MAC and, the first time, only the id of a token it holds.
-    pub(super) fn kind_1(
+    pub(super) fn kind_1<V>(
         &mut self,
-        cx: &Context<'_>,
+        cx: &Context<'_, V>,
         key: HalfOpenKey,
         own: &OwnToken,
         sender: Sender,
@@ -199,7 +210,7 @@ impl Engine {
         let omit = attach == Attach::IfUnknown && holds && self.config.known_tokens == KnownTokens::Omit;
         let attached =
             (!omit).then_some(Attachment { token: &own.token.bytes, credential: &own.token.credential });
-        let payload = message::syn(sender, cx.view.ip.family, seal, attached)
+        let payload = message::syn(cx.key.protocol, sender, Family::of(cx.key.local.0), seal, attached)
             .map_err(|_| Refused::new(Direction::Egress, Reason::TooLarge))?;
         if let Some(Handshake { half: Half::Initiator(Initiator::SynSent(sent)), .. }) =
             self.handshakes.get_mut(&key)
@@ -210,9 +221,9 @@ impl Engine {
     }
 
     /// Takes a handshake of the unit's own making on.
-    fn begin(
+    pub(super) fn begin<V>(
         &mut self,
-        cx: &Context<'_>,
+        cx: &Context<'_, V>,
         key: HalfOpenKey,
         handshake: Handshake,
         direction: Direction,

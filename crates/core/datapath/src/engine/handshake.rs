@@ -13,6 +13,7 @@ use trireme_token::rotation::OwnToken;
 use trireme_token::{Nonce, PairKeys, Role, TokenId, Verified, pair_keys};
 use trireme_wire::tcp::Segment;
 
+use super::exchange::Retry;
 use super::{Context, Engine};
 use crate::{Effect, Hook};
 
@@ -51,6 +52,8 @@ pub(crate) struct Handshake {
     pub(crate) peer_holds_token: PeerHolds,
     /// How often the proof was sent.
     pub(crate) proofs: u32,
+    /// Over UDP: when the last message is repeated.
+    pub(crate) retry: Option<Retry>,
     /// The same handshake under another nonce: a back end may begin one that the engine has begun already, when it has
     /// learned to meanwhile. Which of the two counts is for the other party to say.
     pub(crate) rival: Option<Box<Self>>,
@@ -86,6 +89,7 @@ impl Handshake {
             multipath: Multipath::NotAsked,
             peer_holds_token: PeerHolds::Unknown,
             proofs: 0,
+            retry: None,
             rival: None,
         }
     }

@@ -1,5 +1,7 @@
 //! ICMP errors: those about known connections and flows pass, without TAP in what they quote.
 
+use std::sync::Arc;
+
 use trireme_flow::{FlowKey, Reason};
 use trireme_identity::Protocol;
 use trireme_identity::time::Now;
@@ -7,24 +9,62 @@ use trireme_policy::Mode;
 use trireme_token::Role;
 use trireme_wire::icmp::{self, Embedded};
 
-use super::{Engine, Next, Unit};
-use crate::{Hook, Packet};
+use super::{Context, Engine, Next, Unit};
+use crate::{Effect, Hook, Packet};
+
+/// Whose packet an error is about.
+enum Whose {
+    Units,
+    Enforcers,
+}
 
 impl Engine {
     pub(super) fn icmp_error(
         &mut self,
-        unit: &Unit,
+        unit: &Arc<Unit>,
         packet: &mut Packet,
         error: &Embedded,
         now: Now,
+        out: &mut Vec<Effect>,
     ) -> Next {
-        let judged = self.judge_icmp_error(unit, packet, error, now);
+        let judged = self.judge_icmp_error(unit, packet, error, now).and_then(|()| {
+            match self.end_unreachable(unit, packet, error, now, out) {
+                Whose::Units => Ok(()),
+                Whose::Enforcers => Err(Reason::Consumed),
+            }
+        });
         let Err(reason) = judged else { return Next::Pass };
         self.count(packet.pu, reason);
+        if reason == Reason::Consumed {
+            return Next::Drop(reason);
+        }
         match unit.policy.mode() {
             Mode::Observe | Mode::Off => Next::Pass,
             Mode::Enforce => Next::Drop(reason),
         }
+    }
+
+    /// An answer to kind 1 over UDP from where no enforcer has been seen: nothing more is expected of it. If no datagram of
+    /// the unit's is on its way, the answer is not for the unit.
+    fn end_unreachable(
+        &mut self,
+        unit: &Arc<Unit>,
+        packet: &Packet,
+        error: &Embedded,
+        now: Now,
+        out: &mut Vec<Effect>,
+    ) -> Whose {
+        let (local, remote) = (error.tuple.src.into(), error.tuple.dst.into());
+        let flow = FlowKey::new(packet.pu, error.quoted_ip.protocol, local, remote);
+        let about_ours =
+            flow.protocol == Protocol::UDP && packet.hook == Hook::ToPu && error.is_unreachable();
+        let Some(key) = self.exchange_of(flow).filter(|_| about_ours) else { return Whose::Units };
+        let sent = packet.connection.is_some() || self.knows_flow(&flow);
+        if self.agents.met(packet.pu, flow.remote.0).is_none() {
+            let mut cx = Context { unit: Arc::clone(unit), slot: packet.pu, key: flow, view: (), now, out };
+            self.end_exchange(&mut cx, key);
+        }
+        if sent { Whose::Units } else { Whose::Enforcers }
     }
 
     fn judge_icmp_error(

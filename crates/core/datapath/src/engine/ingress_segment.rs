@@ -25,10 +25,10 @@ const INGRESS: Direction = Direction::Ingress;
 const EGRESS: Direction = Direction::Egress;
 
 /// Whom a proof speaks for, the token of ours that it answers, and the keys shared then.
-struct Claim {
-    peer: Arc<Verified>,
-    own: OwnToken,
-    keys: Arc<PairKeys>,
+pub(super) struct Claim {
+    pub(super) peer: Arc<Verified>,
+    pub(super) own: OwnToken,
+    pub(super) keys: Arc<PairKeys>,
 }
 
 impl Engine {
@@ -133,7 +133,7 @@ impl Engine {
 
     fn initiator_segment(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
         let proof = self.kind_3(cx, packet, key)?;
-        if let Some(Header { body: Body::Ack { echo }, .. }) = &proof {
+        if let Some(Header { body: Body::Ack { echo, .. }, .. }) = &proof {
             self.prefer(&key, |rival| rival.own_nonce() == Some(Nonce(*echo)));
         }
         let (seq, ack) = (cx.view.seq, cx.view.ack);
@@ -192,9 +192,9 @@ impl Engine {
     }
 
     /// Who it is that a proof speaks for, and which token of ours it answers.
-    fn claim_of(
+    pub(super) fn claim_of<V>(
         &mut self,
-        cx: &Context<'_>,
+        cx: &Context<'_, V>,
         key: HalfOpenKey,
         header: &Header,
     ) -> Option<Result<Claim, Reason>> {
@@ -214,11 +214,26 @@ impl Engine {
         cx: &mut Context<'_>,
         packet: &mut Packet,
         key: HalfOpenKey,
-        Claim { peer, own, keys }: &Claim,
+        claim: &Claim,
     ) -> Judged {
+        self.admit_initiator(cx, key, claim)?;
+        let multipath =
+            self.handshakes.get(&key).map_or(Multipath::NotAsked, |handshake| handshake.multipath);
+        // A proof that an enforcer sent by itself lacks the Multipath option: the stack must not see it as its third ACK.
+        let consumed = multipath == Multipath::Asked && !cx.view.options(&packet.bytes).has_multipath();
+        strip(packet, INGRESS)?;
+        self.release(cx, packet, key, consumed)
+    }
+
+    /// Judges an initiator that has proven itself, unless that was done, and writes its entry.
+    pub(super) fn admit_initiator<V>(
+        &mut self,
+        cx: &mut Context<'_, V>,
+        key: HalfOpenKey,
+        Claim { peer, own, keys }: &Claim,
+    ) -> Result<(), Box<Refused>> {
         let internal = || Refused::new(INGRESS, Reason::Internal);
         let handshake = self.handshakes.get(&key).ok_or_else(internal)?;
-        let multipath = handshake.multipath;
         let judged_before = handshake.epoch == cx.unit.epoch
             && handshake.peer.as_ref().is_some_and(|judged| judged.id == peer.id);
         let mut judged = Ok(handshake.decision.clone());
@@ -265,10 +280,8 @@ impl Engine {
         let mut about = Refused::new(INGRESS, Reason::Accepted).with_peer(peer).with_port(port);
         about.decision = decision;
         self.record_accept(cx, &about);
-        // A proof that an enforcer sent by itself lacks the Multipath option: the stack must not see it as its third ACK.
-        let consumed = multipath == Multipath::Asked && !cx.view.options(&packet.bytes).has_multipath();
-        strip(packet, INGRESS)?;
-        self.release(cx, packet, key, consumed)
+        self.agents.meet(cx.slot, cx.key.remote, peer);
+        Ok(())
     }
 
     /// Lets the packets go on that waited for this proof, behind the proof's own segment.

@@ -151,6 +151,19 @@ impl Engine {
             Some(Ok(_)) => return Err(refused(Reason::TapUnexpected)),
             Some(Err(reason)) => return Err(refused(reason)),
         };
+        let payload = payload.to_vec();
+        self.answer_in(cx, header, &payload, key)
+    }
+
+    /// Finds out who sent a kind-2 message, and which token of ours it answers.
+    pub(super) fn answer_in<V>(
+        &mut self,
+        cx: &mut Context<'_, V>,
+        header: Header,
+        payload: &[u8],
+        key: HalfOpenKey,
+    ) -> Result<Said, Box<Refused>> {
+        let refused = |reason| Refused::new(EGRESS, reason);
         let asked = self.handshakes.get(&key).and_then(Handshake::shown);
         let asked = asked.ok_or_else(|| refused(Reason::TapUnexpected))?;
         let source = cx.key.remote.0;
@@ -189,9 +202,9 @@ impl Engine {
         }
     }
 
-    fn accept_responder(
+    pub(super) fn accept_responder<V>(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut Context<'_, V>,
         key: HalfOpenKey,
         Answer { peer, own, keys, .. }: &Answer,
         authenticated: Authenticated,
@@ -212,8 +225,8 @@ impl Engine {
             attested: Some(attested),
             proof_seq: authenticated.proof.seq,
             proof_mac: authenticated.proof.mac,
-            confirmed: false,
-            data_seen: true,
+            confirmed: !cx.key.is_tcp(),
+            data_seen: cx.key.is_tcp(),
             class: ConnectionClass::Identity,
             syn_ack: 0,
         };
@@ -226,6 +239,7 @@ impl Engine {
         handshake.own = Some(own.clone());
         handshake.older = None;
         self.learn_destination(cx, peer, own, attested == cx.key.remote);
+        self.agents.meet(cx.slot, cx.key.remote, peer);
         self.install(cx, key, entry);
         let mut about = Refused::new(EGRESS, Reason::Accepted)
             .with_peer(peer)
@@ -237,9 +251,9 @@ impl Engine {
     }
 
     /// Only where nothing translates the address is the node behind it known.
-    fn learn_destination(
+    fn learn_destination<V>(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut Context<'_, V>,
         peer: &Arc<Verified>,
         own: &OwnToken,
         untranslated: bool,
@@ -269,13 +283,16 @@ impl Engine {
     }
 
     /// Writes the entry into the connection table and counts the handshake as completed.
-    pub(super) fn install(&mut self, cx: &mut Context<'_>, key: HalfOpenKey, entry: ConnectionEntry) {
+    pub(super) fn install<V>(&mut self, cx: &mut Context<'_, V>, key: HalfOpenKey, entry: ConnectionEntry) {
         if let Some(handshake) = self.handshakes.get_mut(&key) {
             handshake.entry = Some(entry);
             handshake.installed_at = Some(cx.now.monotonic);
             handshake.rival = None;
         }
         self.handshakes.complete(&key, cx.now.monotonic + self.config.completed_timeout);
+        if !cx.key.is_tcp() {
+            return self.install_flow(cx, entry);
+        }
         cx.out.push(Effect::Install(cx.key, entry));
     }
 }

@@ -10,6 +10,7 @@ use trireme_policy::{Decision, Mode};
 use trireme_token::{Nonce, Role, TokenId, Verified};
 use trireme_wire::{build, edit, tap};
 
+use super::emit::View;
 use super::{Context, Engine, Next, Unit};
 use crate::{Effect, Hook, NotifyPeer, Packet, Refusal, Toward, Verdict};
 
@@ -131,9 +132,13 @@ impl Engine {
     ) -> Verdict {
         match self.refuse_again(&mut packet, why, now, out) {
             Next::Pass => Verdict::Pass(packet),
-            Next::Drop(_) | Next::Hold(_) | Next::HoldFragment(_) | Next::Park(_) | Next::Sent => {
-                Verdict::Drop(why.reason)
-            }
+            Next::Drop(_)
+            | Next::Hold(_)
+            | Next::HoldFlow(_)
+            | Next::HoldPart(_)
+            | Next::HoldFragment(_)
+            | Next::Park(_)
+            | Next::Sent => Verdict::Drop(why.reason),
         }
     }
 
@@ -183,7 +188,8 @@ impl Engine {
             return;
         }
         if refused.reason == Reason::PolicyIngress && cx.unit.settings.notify_peer == NotifyPeer::WithReason {
-            self.notify(cx, packet, refused);
+            let payload = cx.view.payload(&packet.bytes).to_vec();
+            self.notify(cx, &payload, refused);
         }
         // Towards the unit the answer is one to its SYN, whatever was refused.
         let (toward, syn) = match refused.direction {
@@ -207,15 +213,17 @@ impl Engine {
     }
 
     /// Tells the initiator's enforcer why its SYN was refused (kind 4).
-    fn notify(&mut self, cx: &mut Context<'_>, packet: &Packet, refused: &Refused) {
-        let Ok(header) = tap::Header::parse(cx.view.payload(&packet.bytes)) else { return };
+    pub(super) fn notify<V: View>(&mut self, cx: &mut Context<'_, V>, payload: &[u8], refused: &Refused) {
+        let Ok(header) = tap::Header::parse(payload) else { return };
         let Some(peer) = &refused.peer else { return };
         let Some(own) = self.own.current(&cx.unit.id).cloned() else { return };
         let Ok(keys) = self.keys(&own, peer, Role::Responder) else { return };
         let to = Sender { token: TokenId(header.token_id), nonce: Nonce(header.nonce) };
         let rule = refused.decision.as_ref().and_then(|decision| decision.rule_number).unwrap_or_default();
         let code = refused.reason.code();
-        if let Ok(payload) = message::refusal(own.token.id, Some(&keys.responder), to, code, rule) {
+        if let Ok(payload) =
+            message::refusal(cx.key.protocol, own.token.id, Some(&keys.responder), to, code, rule)
+        {
             self.send_control(cx, &payload);
         }
     }

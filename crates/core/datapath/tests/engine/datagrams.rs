@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use trireme_datapath::{Block, EngineConfig, OnPolicyChange, OtherProtocols, PuSpec, Refusal, Strictness};
+use trireme_datapath::{
+    Block, EngineConfig, OnPolicyChange, OtherProtocols, PuSpec, Refusal, Strictness, TargetNetworks,
+};
 use trireme_flow::{Action, ConnectionClass, Reason};
 use trireme_identity::{Direction, Protocol};
 use trireme_policy::{FlowPolicy, IpRule, Mode, PuPolicy, Ruleset, Service, Services};
@@ -31,8 +33,15 @@ fn server_with(services: &[&str]) -> PuSpec {
     spec(SERVER, "server", &["role=backend"], &policy)
 }
 
+/// The same where nobody is expected to have an identity.
+fn plain_server_with(services: &[&str]) -> PuSpec {
+    let mut server = server_with(services);
+    server.settings.target_networks = TargetNetworks { include: Vec::new(), exclude: Vec::new() };
+    server
+}
+
 fn server_of(services: &[&str]) -> Pair {
-    Pair::with(EngineConfig::default(), client_spec(), server_with(services))
+    Pair::with(EngineConfig::default(), client_spec(), plain_server_with(services))
 }
 
 fn query() -> Vec<u8> {
@@ -59,9 +68,9 @@ fn a_datagram_is_judged_once_and_its_replies_pass_because_of_it() {
     let record = pair.server.records.last().unwrap();
     assert_eq!(
         (record.protocol, record.action, record.reason, record.direction, record.rule.as_deref()),
-        (Protocol::UDP, Action::Accept, Reason::Downgraded, Direction::Ingress, Some("r"))
+        (Protocol::UDP, Action::Accept, Reason::Accepted, Direction::Ingress, Some("r"))
     );
-    assert_eq!(pair.server.count(SERVER, Reason::Downgraded), 1);
+    assert_eq!(pair.server.count(SERVER, Reason::Accepted), 1);
 }
 
 #[test]
@@ -83,7 +92,7 @@ fn packets_on_their_way_when_the_entry_is_written_count_as_the_same_flow() {
     pair.server.table.clear();
     assert_eq!(pair.server_gets(&query()).got(), query());
     assert_eq!(pair.server_sends(&reply()).sent(), reply(), "the reply overtook the entry");
-    assert_eq!(pair.server.count(SERVER, Reason::Downgraded), 1);
+    assert_eq!(pair.server.count(SERVER, Reason::Accepted), 1);
     pair.wait(Duration::from_secs(2));
     assert_eq!(pair.server_sends(&reply()).silence(), Reason::ApplicationAcl, "the entry has expired");
 }
@@ -97,7 +106,7 @@ fn a_new_epoch_judges_a_flow_again() {
     ] {
         let mut pair = server_of(&["80/udp"]);
         pair.server_gets(&query()).got();
-        let mut changed = PuSpec { epoch: 2, ..server_with(services) };
+        let mut changed = PuSpec { epoch: 2, ..plain_server_with(services) };
         changed.settings.on_policy_change = on_change;
         pair.server.upsert(changed, pair.now);
         let step = pair.server_sends(&reply());
@@ -241,7 +250,7 @@ fn a_refused_flow_is_blocked_where_nothing_is_to_be_said_about_it() {
 #[test]
 fn a_refusal_is_answered_as_the_settings_say() {
     for (refusal, why) in [(Refusal::Icmp, Unreachable::Prohibited), (Refusal::Rst, Unreachable::Port)] {
-        let mut server = server_with(&["81/udp"]);
+        let mut server = plain_server_with(&["81/udp"]);
         server.settings.refusal = refusal;
         let mut pair = Pair::with(EngineConfig::default(), client_spec(), server);
         let step = pair.server_gets(&query());

@@ -75,14 +75,14 @@ fn a_unit_reaches_itself_and_gets_an_address_where_the_settings_say_so() {
         Pair::with(EngineConfig::default(), client_spec(), server)
     };
     let mut pair = server(Essential::Judged, Essential::Judged);
-    assert_eq!(pair.server_sends(&own).silence(), Reason::ApplicationAcl);
+    assert_eq!(pair.server_sends(&own).silence(), Reason::PolicyNoEgress);
     assert_eq!(pair.server_sends(&lease).silence(), Reason::ApplicationAcl);
     let mut pair = server(Essential::Passes, Essential::Judged);
     assert_eq!((pair.server_sends(&own).sent(), pair.server_gets(&own).got()), (own.clone(), own.clone()));
     assert_eq!(pair.server_sends(&lease).silence(), Reason::ApplicationAcl);
     let mut pair = server(Essential::Judged, Essential::Passes);
     assert_eq!(pair.server_sends(&lease).sent(), lease);
-    assert_eq!(pair.server_sends(&own).silence(), Reason::ApplicationAcl);
+    assert_eq!(pair.server_sends(&own).silence(), Reason::PolicyNoEgress);
     let served = udp(Endpoint::new(server_end().addr, 67), Endpoint::new(client_end().addr, 68), b"offer");
-    assert_eq!(pair.server_sends(&served).silence(), Reason::ApplicationAcl, "a client's end only");
+    assert_eq!(pair.server_sends(&served).silence(), Reason::PolicyNoEgress, "a client's end only");
 }

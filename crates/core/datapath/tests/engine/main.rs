@@ -8,6 +8,8 @@ mod corruption;
 mod datagrams;
 mod essentials;
 mod events;
+mod exchange;
+mod exchange_attacks;
 mod floods;
 mod fragments;
 mod hand_over;

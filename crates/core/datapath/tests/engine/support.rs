@@ -505,6 +505,15 @@ pub(crate) fn payload(bytes: &[u8]) -> &[u8] {
     Segment::parse(bytes).unwrap().payload(bytes)
 }
 
+/// The TAP message of a datagram.
+pub(crate) fn message_of(bytes: &[u8]) -> Header {
+    Header::parse(data_of(bytes)).unwrap()
+}
+
+pub(crate) fn data_of(bytes: &[u8]) -> &[u8] {
+    Datagram::parse(bytes).unwrap().udp_data(bytes)
+}
+
 /// The same packet with another payload and right checksums.
 pub(crate) fn with_payload(bytes: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();

@@ -130,6 +130,7 @@ fn informational_and_foreign_messages_are_no_errors() {
 #[test]
 fn packet_too_big_carries_its_mtu_through_the_cut() {
     let mut v6 = error_about(&syn_v6(&[], &tap_payload(1200)));
+    assert!(icmp::embedded(&v6).unwrap().is_unreachable());
     v6[40..42].copy_from_slice(&[2, 0]);
     v6[44..48].copy_from_slice(&1280_u32.to_be_bytes());
     refresh(&mut v6, 42);
@@ -141,7 +142,7 @@ fn packet_too_big_carries_its_mtu_through_the_cut() {
     v4[21] = 4;
     v4[26..28].copy_from_slice(&1280_u16.to_be_bytes());
     refresh(&mut v4, 22);
-    assert!(icmp::embedded(&v4).unwrap().is_too_big());
+    assert!(icmp::embedded(&v4).unwrap().is_too_big() && !icmp::embedded(&v4).unwrap().is_unreachable());
     assert_eq!(cut_embedded_payload(&mut v4), Ok(true));
     assert_eq!(v4[26..28], 1280_u16.to_be_bytes());
     assert!(icmp::verify(&v4));
