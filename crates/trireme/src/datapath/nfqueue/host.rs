@@ -142,7 +142,8 @@ impl NfqueueSupervisor {
         if self.host.in_force.as_ref().is_none_or(|in_force| in_force.set != wanted) {
             let slots = host.units.keys().map(|slot| PuSlot(*slot));
             let seen = self.seen_listening(slots.filter(|slot| first || Some(*slot) == new))?;
-            self.host.in_force = Programs::default().apply_host(back_end, &wanted, &seen)?;
+            let last = self.host.in_force.as_ref();
+            self.host.in_force = Programs::default().apply_host(back_end, &wanted, &seen, last)?;
             if first {
                 Programs::default().leave_host(back_end)?;
             }
@@ -254,7 +255,7 @@ impl NfqueueSupervisor {
         let slots: Vec<PuSlot> = host.units.keys().map(|slot| PuSlot(*slot)).collect();
         let written = self.host_back_end().and_then(|back_end| {
             let seen = self.seen_listening(slots.iter().copied())?;
-            Ok(Programs::default().apply_host(back_end, &set, &seen)?)
+            Ok(Programs::default().apply_host(back_end, &set, &seen, None)?)
         });
         let problem = match written.map(|in_force| self.host.in_force = in_force) {
             Ok(()) => self.watch_host(&host).err(),

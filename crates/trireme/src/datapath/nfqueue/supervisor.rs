@@ -441,7 +441,10 @@ impl Supervisor for NfqueueSupervisor {
             self.units.values().map(|caught| caught.back_end.to_string()).collect();
         let mut back_ends: Vec<String> = back_ends.into_iter().collect();
         back_ends.sort();
-        format!("queue {}, mark {}, rules by {}", self.config.queue, self.config.mark, back_ends.join(", "))
+        let hosts = self.kept.host().units.len();
+        let hosts = if hosts == 0 { String::new() } else { format!(", {hosts} units on the host") };
+        let back_ends = back_ends.join(", ");
+        format!("queue {}, mark {}, rules by {back_ends}{hosts}", self.config.queue, self.config.mark)
     }
 
     fn is_fast(&self, _slot: PuSlot) -> bool {
