@@ -163,3 +163,69 @@ fn a_unit_that_is_configured_no_more_is_released_and_the_others_go_on() {
     let left = hosts.client.host.run("nft", &["list", "ruleset"]).unwrap();
     assert!(!left.contains("TRIREME") && !left.contains("trireme"), "{left}");
 }
+
+#[test]
+fn a_restart_with_other_rules_marks_and_queues_goes_on_and_leaves_nothing_of_the_old_ones() {
+    let spec = HostsSpec::new();
+    let (config_a, mut config_b) = (spec.a.clone(), spec.b.clone());
+    let mut hosts = spec.start();
+    let server = hosts.server.echo(PORT);
+    let streams = live(&hosts);
+    for (round, more) in [
+        "rules = \"iptables-legacy\"\n",
+        "rules = \"iptables-nft\"\nmark = \"0xff00\"\n",
+        "rules = \"iptables-legacy\"\nmark = \"0xf0000\"\nqueue = 50\n",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        // With and without a crash.
+        if round == 1 {
+            hosts.b.kill().unwrap();
+        } else {
+            hosts.b.stop().unwrap();
+        }
+        config_b.datapath_more = more.to_owned();
+        hosts.b.restart(&hosts.lab, &config_b).unwrap();
+        assert!(streams.iter().all(is_alive), "{more}\n{}", hosts.look());
+        for family in Family::BOTH {
+            let to = hosts.at(Side::B, family, PORT);
+            assert_eq!(hosts.client.sees(to, PATIENT), Reach::Answered, "{more} {family}\n{}", hosts.look());
+        }
+        nobody_else_comes_in(&hosts, &server);
+        let unused = if more.contains("legacy") { "iptables-nft-save" } else { "iptables-legacy-save" };
+        let left = hosts.server.host.run(unused, &[]).unwrap();
+        assert!(!left.contains("TRIREME"), "{more}: {left}");
+    }
+    let text = hosts.server.host.run("cat", &["/proc/self/net/nf_conntrack"]).unwrap();
+    let marks = text.lines().filter_map(|line| line.split("mark=").nth(1)?.split(' ').next());
+    let foreign: Vec<_> = marks.filter(|mark| mark.parse::<u32>().unwrap() & !0xf_0000 != 0).collect();
+    assert_eq!(foreign, Vec::<&str>::new(), "marks of an earlier field\n{text}");
+    // Rules that went while no agent was there are written again.
+    hosts.b.kill().unwrap();
+    hosts.server.host.run("nft", &["flush", "ruleset"]).unwrap();
+    hosts.b.restart(&hosts.lab, &config_b).unwrap();
+    nobody_else_comes_in(&hosts, &server);
+    hosts.a.stop().unwrap();
+    hosts.a.restart(&hosts.lab, &config_a).unwrap();
+    assert!(streams.iter().all(is_alive), "{}", hosts.look());
+}
+
+#[test]
+fn numbers_of_releases_that_begin_again_release_nothing_by_old_marks() {
+    let mut spec = HostsSpec::new();
+    // Two numbers that release.
+    spec.b.datapath_more.push_str("mark = \"0xf0000\"\n");
+    let hosts = spec.start();
+    let _server = hosts.server.echo(PORT);
+    let streams = live(&hosts);
+    for round in 0..5 {
+        let text =
+            POLICY.replace("[{role: client}]", &format!("[{{role: client}}, {{role: other-{round}}}]"));
+        fs::write(hosts.b.policy_file(), text).unwrap();
+        thread::sleep(Duration::from_millis(400));
+        assert!(streams.iter().all(is_alive), "round {round}\n{}", hosts.look());
+    }
+    fs::write(hosts.b.policy_file(), POLICY.replace("role: client}]", "role: nobody}]")).unwrap();
+    await_cut(&hosts, &streams);
+}
