@@ -14,6 +14,8 @@ mod values;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use trireme::Edge;
+use trireme::datapath::nfqueue::host_units;
 use trireme_identity::NodeId;
 
 pub(crate) use error::ConfigError;
@@ -210,6 +212,7 @@ impl Config {
         let config: Self = toml::from_str(text).map_err(|error| ConfigError::at(path, text, &error))?;
         config.check_units(text, path)?;
         config.check_fail_modes(text, path)?;
+        config.check_cgroups(text, path)?;
         Ok(config)
     }
 
@@ -245,6 +248,20 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Each unit of the host has a number in the mark and a queue of its own.
+    fn check_cgroups(&self, text: &str, path: &Path) -> Result<(), ConfigError> {
+        let room = host_units(self.datapath.mark.0).min(u32::from(u16::MAX - self.datapath.queue));
+        let cgroups = self.pu.iter().enumerate().filter(|(_, unit)| matches!(unit.edge, Edge::Cgroup { .. }));
+        let beyond = cgroups.zip(1_u32..).find(|(_, number)| *number > room);
+        let Some(((index, unit), number)) = beyond else { return Ok(()) };
+        let problem = format!(
+            "{} is the {number}. cgroup, and datapath.mark and datapath.queue have room for {room}: give mark more bits, \
+             or queue a lower number",
+            unit.name
+        );
+        Err(ConfigError::in_unit(path, text, index, problem))
     }
 
     fn rebase(&mut self, folder: &Path) {

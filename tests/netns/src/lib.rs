@@ -30,7 +30,7 @@ pub use live::{abort, connect_from, is_alive, is_alive_within};
 pub use load::{Counts, Load};
 pub use packets::{is_of_port, kind_of, payload_of};
 pub use script::python;
-pub use transfer::{Echoed, Stream, echo_megabytes};
+pub use transfer::{Echoed, Stream, echo_megabytes, echo_megabytes_from};
 pub use world::{CLOSED_PORT, POLICY, PORT, World, WorldSpec};
 
 /// Longer than an answer takes when nothing is lost, shorter than a retransmitted SYN takes.

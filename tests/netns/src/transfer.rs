@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use trireme_testkit::lab::{Pu, connect, uninterrupted};
+use trireme_testkit::lab::{Namespace, Pu, connect, uninterrupted};
 
 use crate::PATIENT;
 
@@ -40,8 +40,17 @@ pub struct Echoed {
 /// If the connection breaks or stalls.
 #[must_use]
 pub fn echo_megabytes(client: &Pu, to: SocketAddr, megabytes: usize) -> Echoed {
+    echo_megabytes_from(&client.namespace, to, megabytes)
+}
+
+/// As [`echo_megabytes`], from any namespace.
+///
+/// # Panics
+/// As there.
+#[must_use]
+pub fn echo_megabytes_from(client: &Namespace, to: SocketAddr, megabytes: usize) -> Echoed {
     let start = Instant::now();
-    let mut reader = connect(&client.namespace, to, PATIENT).expect("the server can be reached");
+    let mut reader = connect(client, to, PATIENT).expect("the server can be reached");
     let mut writer = reader.try_clone().expect("a socket can be shared");
     reader.set_read_timeout(Some(LIMIT)).expect("a timeout can be set");
     writer.set_write_timeout(Some(LIMIT)).expect("a timeout can be set");

@@ -503,3 +503,18 @@ fn every_key_is_in_the_guide() {
         }
     }
 }
+
+#[test]
+fn cgroups_beyond_the_room_of_mark_or_queue_are_refused_at_their_place() {
+    let units: String = (1..=4)
+        .map(|number| format!("[[pu]]\nname = \"c{number}\"\ntags = [\"role=c\"]\ncgroup = \"c{number}\"\n"))
+        .collect();
+    for (datapath, room) in [("mark = \"0xf0000\"\n", 3), ("queue = 65533\n", 2)] {
+        let text = format!("{GOOD}{units}[datapath]\n{datapath}");
+        let error = error_of(&text);
+        let line = text.lines().position(|line| line.contains(&format!("\"c{}\"", room + 1))).unwrap();
+        let told = format!("agent.toml:{line}:1: pu: c{0} is the {0}. cgroup, ", room + 1);
+        assert!(error.contains(&told) && error.contains(&format!("have room for {room}: ")), "{error}");
+    }
+    parse(&format!("{GOOD}{units}")).unwrap();
+}

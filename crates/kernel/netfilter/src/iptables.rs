@@ -81,7 +81,7 @@ pub(crate) struct Half {
 /// What both families were found to have.
 pub(crate) struct Tables {
     variant: Variant,
-    halves: [Half; 2],
+    pub(crate) halves: [Half; 2],
 }
 
 /// True if legacy tables of the calling thread's namespace have any rule.

@@ -19,8 +19,8 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 
-use trireme_netfilter::Capabilities;
 pub use trireme_netfilter::{BackEnd as RuleBackEnd, FieldError, MarkField};
+use trireme_netfilter::{Capabilities, HostField};
 
 use super::DatapathError;
 use super::local::LocalDatapath;
@@ -106,6 +106,12 @@ impl BackEnd for NfqueueConfig {
 /// [`DatapathError::Unsupported`], naming every capability that is missing.
 pub fn privileges() -> Result<(), DatapathError> {
     privilege::check(NfqueueConfig::KIND, &NEEDED)
+}
+
+/// How many units of the host there can be with this field of marks.
+#[must_use]
+pub fn host_units(mark: MarkField) -> u32 {
+    HostField::new(mark).max_unit()
 }
 
 /// Tries every way to write rules, in a throw-away network namespace; says of each why it cannot be used.

@@ -9,7 +9,7 @@ use crate::MarkField;
 /// 0    | 0        nobody's
 /// u    | 0        known to be unit u's, to be queued
 /// u    | 1..=max  released under this number
-/// u    | all ones a packet that was judged and releases nothing
+/// u    | all ones a packet that was judged and leaves its connection as it is
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HostField {

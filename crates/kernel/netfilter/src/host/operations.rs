@@ -19,7 +19,23 @@ pub struct HostInForce {
     /// What they do.
     pub set: HostSet,
     back_end: BackEnd,
-    parts: Vec<Part>,
+    table: Vec<Part>,
+    queues: Vec<Part>,
+}
+
+impl HostInForce {
+    fn parts(&self) -> Vec<Part> {
+        [&self.table[..], &self.queues].concat()
+    }
+}
+
+/// True for sets of which iptables writes the same.
+fn same_queues(one: &HostSet, two: &HostSet) -> bool {
+    let queues = |set: &HostSet| {
+        let queues = set.judged().map(|(unit, judged)| (unit.number, judged.queue, judged.unanswered));
+        queues.collect::<Vec<_>>()
+    };
+    one.field == two.field && queues(one) == queues(two)
 }
 
 /// What one look at the rules in force shows.
@@ -53,10 +69,19 @@ impl Found {
         self.queues.as_ref().and_then(Queues::stranger)
     }
 
+    fn queues(&self) -> Vec<Part> {
+        self.queues.as_ref().map(Queues::parts).unwrap_or_default()
+    }
+
     fn parts(&self) -> Vec<Part> {
-        let mut parts = self.table.parts();
-        parts.extend(self.queues.iter().flat_map(Queues::parts));
-        parts
+        [self.table.parts(), self.queues()].concat()
+    }
+
+    /// What queues, if it has to be written: it is not if it stands as an earlier set left it that queues the same.
+    fn queues_to_write(&self, set: &HostSet, last: Option<&HostInForce>) -> Option<&Queues> {
+        let queues = self.queues.as_ref()?;
+        let same = |last: &HostInForce| last.queues == queues.parts() && same_queues(&last.set, set);
+        (!last.is_some_and(same)).then_some(queues)
     }
 
     fn has_all(&self, set: &HostSet, back_end: BackEnd) -> bool {
@@ -69,11 +94,14 @@ impl Found {
         programs: &Programs,
         (set, back_end): (&HostSet, BackEnd),
         seen: &[(u32, SocketAddr)],
+        queues: Option<&Queues>,
     ) -> Result<(), NetfilterError> {
         let script = self.table.script(set, back_end, seen);
+        let Some(queues) = queues else {
+            return programs.run("nft", &["-f", "-"], &script).map(drop).map_err(lacking);
+        };
         // What the kernel lacks shows before anything is changed.
         programs.run("nft", &["-c", "-f", "-"], &script).map_err(lacking)?;
-        let Some(queues) = &self.queues else { return programs.run("nft", &["-f", "-"], &script).map(drop) };
         queues.write(programs, set)?;
         let Err(cause) = programs.run("nft", &["-f", "-"], &script) else { return Ok(()) };
         match queues.undo(programs) {
@@ -85,7 +113,8 @@ impl Found {
 
 impl Programs {
     /// Writes the rules of the host into the calling thread's namespace, in place of what an older call wrote; of the units
-    /// that were there before, none is open for a moment. `seen` are addresses at which units listen, by number.
+    /// that were there before, none is open for a moment. `seen` are addresses at which units listen, by number; `last` is what
+    /// an earlier call gave, which saves work.
     ///
     /// Nothing is left of a set without units that are judged. What fails leaves everything as it was.
     ///
@@ -98,6 +127,7 @@ impl Programs {
         back_end: BackEnd,
         set: &HostSet,
         seen: &[(u32, SocketAddr)],
+        last: Option<&HostInForce>,
     ) -> Result<Option<HostInForce>, NetfilterError> {
         set.check()?;
         if set.judged().next().is_none() {
@@ -109,16 +139,21 @@ impl Programs {
             if let Some(place) = found.stranger() {
                 return Err(NetfilterError::Taken { place });
             }
-            let written = found.write(self, (set, back_end), seen);
+            let queues = found.queues_to_write(set, last);
+            let written = found.write(self, (set, back_end), seen, queues);
             let now = Found::list(self, back_end)?;
             match written {
                 Ok(()) if now.has_all(set, back_end) => {
-                    return Ok(Some(HostInForce { set: set.clone(), back_end, parts: now.parts() }));
+                    let (table, queues) = (now.table.parts(), now.queues());
+                    return Ok(Some(HostInForce { set: set.clone(), back_end, table, queues }));
                 }
                 // Someone else was faster, and what was to be replaced is not there any more.
                 Ok(()) => {}
-                Err(NetfilterError::Failed { .. } | NetfilterError::Undo { .. })
-                    if now.parts() != found.parts() => {}
+                Err(
+                    NetfilterError::Failed { .. }
+                    | NetfilterError::Lacking { .. }
+                    | NetfilterError::Undo { .. },
+                ) if now.parts() != found.parts() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -137,7 +172,7 @@ impl Programs {
             (unit.number, found.table.denied(unit.number), unqueued)
         });
         let units = units.collect();
-        Ok(HostLook { damage: damage(&found.parts(), &in_force.parts), units })
+        Ok(HostLook { damage: damage(&found.parts(), &in_force.parts()), units })
     }
 
     /// Removes the rules of the host, and nothing else; true if there were any.

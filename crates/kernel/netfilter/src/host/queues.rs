@@ -2,7 +2,7 @@
 
 use super::{COMMENT, HostSet};
 use crate::iptables::{
-    Family, Half, Rule, Site, Target, Variant, changes, half, missing, restore, split_made, sweep, with_made,
+    Half, Rule, Site, Tables, Target, Variant, changes, half, missing, restore, split_made, sweep, with_made,
 };
 use crate::parts::Part;
 use crate::{BackEnd, NetfilterError, Programs, Unanswered};
@@ -26,7 +26,7 @@ impl Queues {
             BackEnd::IptablesNft => Variant::Nft,
             BackEnd::IptablesLegacy => Variant::Legacy,
         };
-        let halves = [half(programs, variant, Family::V4)?, half(programs, variant, Family::V6)?];
+        let Tables { halves, .. } = Tables::list(programs, variant)?;
         Ok(Some(Self { variant, halves }))
     }
 

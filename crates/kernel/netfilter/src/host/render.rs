@@ -259,6 +259,16 @@ impl Writer<'_> {
         ]
     }
 
+    /// Without SYN the connection stays as released as it is.
+    fn keep(&self, pending: u32) -> Vec<String> {
+        let (unit, set) = (self.set.halves().unit_mask(), self.set_connmark(pending));
+        vec![
+            format!("tcp flags & syn == syn {set}"),
+            format!("ct mark & {unit:#010x} != {pending:#010x} {set}"),
+            self.clear_mark(),
+        ]
+    }
+
     fn unit(&self, unit: &HostUnit, judged: HostJudged, back_end: BackEnd) -> Vec<Chain> {
         let (number, halves) = (unit.number, self.set.halves());
         let pending = halves.pending(number);
@@ -284,7 +294,7 @@ impl Writer<'_> {
             Unanswered::Drop => "counter drop".to_owned(),
             Unanswered::Accept => self.clear_mark(),
         };
-        let saved = |mark| vec![self.set_connmark(mark), self.clear_mark()];
+        let released = self.set_connmark(halves.released(number, self.set.released));
         vec![
             plain(format!("unit_{number}"), caught),
             plain(
@@ -293,8 +303,8 @@ impl Writer<'_> {
             ),
             plain(format!("deny_from_{number}"), vec![denied.to_owned()]),
             plain(format!("deny_to_{number}"), vec![denied.to_owned()]),
-            plain(format!("released_{number}"), saved(halves.released(number, self.set.released))),
-            plain(format!("judged_{number}"), saved(pending)),
+            plain(format!("released_{number}"), vec![released, self.clear_mark()]),
+            plain(format!("judged_{number}"), self.keep(pending)),
             plain(format!("unqueued_{number}"), vec![unqueued]),
         ]
     }
@@ -376,7 +386,11 @@ mod tests {
         );
         assert_eq!(
             chain(&chains, "judged_1"),
-            ["ct mark set ct mark & 0x0000ffff | 0x01000000", "meta mark set meta mark & 0x0000ffff"]
+            [
+                "tcp flags & syn == syn ct mark set ct mark & 0x0000ffff | 0x01000000",
+                "ct mark & 0xff000000 != 0x01000000 ct mark set ct mark & 0x0000ffff | 0x01000000",
+                "meta mark set meta mark & 0x0000ffff"
+            ]
         );
     }
 }

@@ -74,7 +74,7 @@ fn set_is_written_changed_and_removed_without_a_trace_and_what_was_learned_stays
             let first = set(&[outer.unit(1), inner.unit(2)]);
             let seen = [(1, "192.0.2.1:80".parse().unwrap()), (2, "[2001:db8::1]:81".parse().unwrap())];
 
-            let in_force = programs.apply_host(back_end, &first, &seen).unwrap().unwrap();
+            let in_force = programs.apply_host(back_end, &first, &seen, None).unwrap().unwrap();
 
             assert_eq!(programs.look_host(&in_force).unwrap().damage, None);
             assert!(programs.has_host().unwrap() && programs.queues_host(back_end).unwrap());
@@ -82,7 +82,7 @@ fn set_is_written_changed_and_removed_without_a_trace_and_what_was_learned_stays
             let at = |part: &str| listed.find(part).unwrap_or_else(|| panic!("{part} in {listed}"));
             assert!(at("level 2") < at("level 1"), "{listed}");
             let other_set = HostSet { released: 6, ..set(&[outer.unit(1), other.unit(3)]) };
-            let in_force = programs.apply_host(back_end, &other_set, &[]).unwrap().unwrap();
+            let in_force = programs.apply_host(back_end, &other_set, &[], Some(&in_force)).unwrap().unwrap();
             assert_eq!(programs.look_host(&in_force).unwrap().damage, None);
             let listed = run("nft list table inet trireme_host");
             assert!(listed.contains("192.0.2.1 . 80") && !listed.contains("2001:db8::1"), "{listed}");
@@ -92,7 +92,7 @@ fn set_is_written_changed_and_removed_without_a_trace_and_what_was_learned_stays
             assert!(!queues.contains("0x2000000/0xffff0000"), "{queues}");
 
             let off = HostUnit { judged: None, ..outer.unit(1) };
-            assert_eq!(programs.apply_host(back_end, &set(&[off]), &[]).unwrap(), None);
+            assert_eq!(programs.apply_host(back_end, &set(&[off]), &[], None).unwrap(), None);
             assert!(!programs.remove_host(back_end).unwrap());
             assert_eq!(tables(back_end) + &run("nft -s list ruleset"), before);
         });
@@ -123,13 +123,13 @@ fn each_damage_is_named_and_repaired() {
             ),
         ] {
             inside(|| {
-                let in_force = programs.apply_host(back_end, &wanted, &[]).unwrap().unwrap();
+                let in_force = programs.apply_host(back_end, &wanted, &[], None).unwrap().unwrap();
                 run(&change.replace("IPT", &iptables));
 
                 let damage = programs.look_host(&in_force).unwrap().damage.unwrap().to_string();
 
                 assert!(damage.contains(said), "{change}: {damage}");
-                let repaired = programs.apply_host(back_end, &wanted, &[]).unwrap().unwrap();
+                let repaired = programs.apply_host(back_end, &wanted, &[], None).unwrap().unwrap();
                 assert_eq!(repaired, in_force, "{change}");
                 assert!(programs.remove_host(back_end).unwrap());
             });
@@ -144,7 +144,7 @@ fn a_cgroup_that_goes_and_counters_are_no_damage() {
     inside(|| {
         run("ip link set lo up");
         let wanted = set(&[kept.unit(1), going.unit(2)]);
-        let in_force = programs.apply_host(BackEnd::IptablesNft, &wanted, &[]).unwrap().unwrap();
+        let in_force = programs.apply_host(BackEnd::IptablesNft, &wanted, &[], None).unwrap().unwrap();
         drop(going);
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.send_to(b"x", socket.local_addr().unwrap()).unwrap();
@@ -160,19 +160,20 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
     let absent = HostUnit { cgroup: "absent-for-sure".to_owned(), ..cgroup.unit(1) };
     inside(|| {
         let before = run("nft list ruleset");
-        let error = programs.apply_host(BackEnd::IptablesNft, &set(&[absent]), &[]).unwrap_err();
+        let error = programs.apply_host(BackEnd::IptablesNft, &set(&[absent]), &[], None).unwrap_err();
         assert!(matches!(error, NetfilterError::Lacking { .. }), "{error:?}");
         assert!(error.to_string().contains("cgroupv2 path fails"), "{error}");
         let max = HostField::new(MarkField::UPPER_HALF).max_unit();
         let error =
-            programs.apply_host(BackEnd::IptablesNft, &set(&[cgroup.unit(max + 1)]), &[]).unwrap_err();
+            programs.apply_host(BackEnd::IptablesNft, &set(&[cgroup.unit(max + 1)]), &[], None).unwrap_err();
         assert!(
             error.to_string().contains("room for 255 units of the host, and 256 is one too many"),
             "{error}"
         );
         let none = tempfile::TempDir::new().unwrap();
         let programs = Programs::in_directory(none.path());
-        let error = programs.apply_host(BackEnd::IptablesNft, &set(&[cgroup.unit(1)]), &[]).unwrap_err();
+        let error =
+            programs.apply_host(BackEnd::IptablesNft, &set(&[cgroup.unit(1)]), &[], None).unwrap_err();
         assert!(error.to_string().contains("program nft is not installed"), "{error}");
         assert_eq!(run("nft list ruleset"), before);
     });
@@ -191,7 +192,7 @@ fn what_stands_under_our_names_and_is_not_ours_is_refused() {
             crate::lab::feed(command, rules);
             let before = run("nft list ruleset");
             for error in [
-                programs.apply_host(BackEnd::IptablesNft, &set(&[cgroup.unit(1)]), &[]).map(drop),
+                programs.apply_host(BackEnd::IptablesNft, &set(&[cgroup.unit(1)]), &[], None).map(drop),
                 programs.remove_host(BackEnd::IptablesNft).map(drop),
             ] {
                 assert!(matches!(error, Err(NetfilterError::Taken { .. })), "{error:?}");
@@ -228,7 +229,7 @@ proptest! {
                     units.push(two.unit(second));
                 }
                 let wanted = HostSet { released, ..set(&units) };
-                let in_force = programs.apply_host(back_end, &wanted, &[]).unwrap().unwrap();
+                let in_force = programs.apply_host(back_end, &wanted, &[], None).unwrap().unwrap();
                 assert_eq!(programs.look_host(&in_force).unwrap().damage, None);
             }
             assert!(programs.remove_host(back_end).unwrap());

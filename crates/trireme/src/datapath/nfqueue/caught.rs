@@ -93,7 +93,7 @@ impl Marks {
             (Self::Namespace(field), Release::Give(value)) => field.place(value),
             (Self::Namespace(field), Release::TakeBack) => field.mask(),
             (Self::Host(field, unit), Release::Give(value)) => field.released(unit, value),
-            // What a later segment is released by is judged again: that a connection is a unit's is all that is kept.
+            // The rules know a SYN when they see one.
             (Self::Host(field, unit), Release::Keep | Release::TakeBack) => field.judged(unit),
         }
     }

@@ -88,7 +88,7 @@ impl NfqueueSupervisor {
             self.table.forget(slot);
         }
         let (last, arrives) = (host.released, known.is_none());
-        if known.is_none_or(|known| known.epoch != epoch) {
+        if last == 0 || known.is_none_or(|known| known.epoch != epoch) {
             host.released = self.halves().next(last);
         }
         let wanted = kept::HostUnit {
@@ -111,7 +111,7 @@ impl NfqueueSupervisor {
         if arrives {
             self.disown(&mut conntrack, number)?;
         }
-        self.write_set(&host, arrives.then_some(slot))?;
+        self.write_set(&host, Some(slot))?;
         if arrives {
             // What a cgroup around it had open in its processes is its own from here on.
             let around = host.units.values().filter(|other| is_around(&other.cgroup, &cgroup.name));
@@ -134,15 +134,17 @@ impl NfqueueSupervisor {
         Ok(())
     }
 
-    /// Writes the rules for these units, if they are others than those in force.
-    fn write_set(&mut self, host: &kept::Host, new: Option<PuSlot>) -> Result<(), Refused> {
+    /// Writes the rules for these units, if they are others than those in force, or if more is known of the one that is
+    /// caught for the first time.
+    fn write_set(&mut self, host: &kept::Host, caught: Option<PuSlot>) -> Result<(), Refused> {
         let back_end = self.host_back_end()?;
+        let fresh = |slot: &PuSlot| self.units.get(slot).is_some_and(|caught| caught.released.is_none());
+        let seen = self.seen_listening(caught.filter(fresh).into_iter())?;
         let wanted = self.host_set(host);
-        let first = self.host.in_force.is_none();
-        if self.host.in_force.as_ref().is_none_or(|in_force| in_force.set != wanted) {
-            let slots = host.units.keys().map(|slot| PuSlot(*slot));
-            let seen = self.seen_listening(slots.filter(|slot| first || Some(*slot) == new))?;
-            self.host.in_force = Programs::default().apply_host(back_end, &wanted, &seen)?;
+        let stands = self.host.in_force.as_ref().is_some_and(|in_force| in_force.set == wanted);
+        if !stands || !seen.is_empty() {
+            let first = self.host.in_force.is_none();
+            self.host.in_force = self.apply_set(host, wanted, &seen, self.host.in_force.as_ref())?;
             if first {
                 Programs::default().leave_host(back_end)?;
             }
@@ -154,6 +156,25 @@ impl NfqueueSupervisor {
             }
         }
         self.watch_host(host)
+    }
+
+    /// A cgroup may go while its rules are written.
+    fn apply_set(
+        &self,
+        host: &kept::Host,
+        mut wanted: HostSet,
+        seen: &[(u32, SocketAddr)],
+        last: Option<&HostInForce>,
+    ) -> Result<Option<HostInForce>, Refused> {
+        let back_end = self.host.back_end.ok_or("no way to write rules of the host is chosen")?;
+        loop {
+            let written = Programs::default().apply_host(back_end, &wanted, seen, last);
+            let now = self.host_set(host);
+            match written {
+                Err(NetfilterError::Lacking { .. }) if now.units.len() < wanted.units.len() => wanted = now,
+                written => return Ok(written?),
+            }
+        }
     }
 
     fn watch_host(&self, host: &kept::Host) -> Result<(), Refused> {
@@ -248,14 +269,9 @@ impl NfqueueSupervisor {
     /// Writes the rules again that somebody else changed; tells it of every unit.
     pub(super) fn repair_host(&mut self, found: &str) -> Vec<Repaired> {
         let host = self.kept.host().clone();
-        let Some(set) = self.host.in_force.as_ref().map(|in_force| in_force.set.clone()) else {
-            return Vec::new();
-        };
         let slots: Vec<PuSlot> = host.units.keys().map(|slot| PuSlot(*slot)).collect();
-        let written = self.host_back_end().and_then(|back_end| {
-            let seen = self.seen_listening(slots.iter().copied())?;
-            Ok(Programs::default().apply_host(back_end, &set, &seen)?)
-        });
+        let seen = self.seen_listening(slots.iter().copied());
+        let written = seen.and_then(|seen| self.apply_set(&host, self.host_set(&host), &seen, None));
         let problem = match written.map(|in_force| self.host.in_force = in_force) {
             Ok(()) => self.watch_host(&host).err(),
             Err(error) => Some(error),

@@ -1,5 +1,6 @@
 //! Rules and queues of many namespaces, in the enforcer's words.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -400,8 +401,15 @@ impl Supervisor for NfqueueSupervisor {
     /// A connection is dead when its unit has no socket of it any more.
     fn sweep(&mut self, time: Now, events: &mut Vec<BackendEvent>) -> Result<More, Refused> {
         let young = time.monotonic - YOUNG;
+        // Units of the host are in one namespace.
+        let mut namespaces: BTreeMap<u64, HashSet<_>> = BTreeMap::new();
         for (slot, caught) in &self.units {
-            let live: HashSet<_> = caught.namespace.run(tcp_connections)??.iter().map(ends).collect();
+            let live = match namespaces.entry(caught.place.inode()) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => {
+                    new.insert(caught.namespace.run(tcp_connections)??.iter().map(ends).collect())
+                }
+            };
             let gone =
                 self.table.collect(young, |key| key.pu == *slot && !live.contains(&(key.local, key.remote)));
             // What they carried is not known here.
@@ -441,7 +449,10 @@ impl Supervisor for NfqueueSupervisor {
             self.units.values().map(|caught| caught.back_end.to_string()).collect();
         let mut back_ends: Vec<String> = back_ends.into_iter().collect();
         back_ends.sort();
-        format!("queue {}, mark {}, rules by {}", self.config.queue, self.config.mark, back_ends.join(", "))
+        let hosts = self.kept.host().units.len();
+        let hosts = if hosts == 0 { String::new() } else { format!(", {hosts} units on the host") };
+        let back_ends = back_ends.join(", ");
+        format!("queue {}, mark {}, rules by {back_ends}{hosts}", self.config.queue, self.config.mark)
     }
 
     fn is_fast(&self, _slot: PuSlot) -> bool {
