@@ -43,6 +43,25 @@ policies:
     networks: [10.10.2.0/24, 'fd00:10:2::/64']
 ";
 
+/// Servers answer clients, whatever their addresses are; strangers may ask anyone.
+const BY_IDENTITY: &str = "\
+apiVersion: trireme/v1
+policies:
+- name: servers
+  subject: {role: server}
+  ingress:
+  - name: clients
+    from: [{role: client}]
+    ports: [9000/udp]
+  egress: []
+- name: clients
+  subject: {role: client}
+  ingress: []
+  egress:
+  - name: to-servers
+    to: [{role: server}]
+";
+
 fn world(judge: Judge, policy: &str) -> World {
     let mut spec = WorldSpec::new().judged_by(judge);
     for config in [&mut spec.a, &mut spec.b] {
@@ -189,4 +208,72 @@ fn a_policy_that_does_not_admit_a_flow_any_more_cuts_it() {
         let back = || Ok(is_echoed(&client, to, 8));
         eventually("the flow", PATIENT, back, || world.look()).unwrap();
     });
+}
+
+#[test]
+fn identities_are_asked_for_over_udp_and_applications_see_their_datagrams_only() {
+    behind_both(BY_IDENTITY, |world| {
+        for family in Family::BOTH {
+            for port in [OPEN, SHUT] {
+                answer(&world.server.namespace, world.server.at(family, port));
+            }
+            let client = bind(&world.client.namespace, any(family));
+            for len in [1, 1200, 4000] {
+                let echoed = is_echoed(&client, world.server.at(family, OPEN), len);
+                assert!(echoed, "{family}, {len} bytes\n{}", world.look());
+            }
+            assert!(!is_echoed(&client, world.server.at(family, SHUT), 8), "{family}\n{}", world.look());
+            let stranger = bind(&world.stranger.namespace, any(family));
+            for _ in 0..3 {
+                assert!(
+                    !is_echoed(&stranger, world.server.at(family, OPEN), 8),
+                    "{family}\n{}",
+                    world.look()
+                );
+            }
+            // Another flow of identities that know each other.
+            let again = bind(&world.client.namespace, any(family));
+            assert!(is_echoed(&again, world.server.at(family, OPEN), 8), "{family}\n{}", world.look());
+        }
+        world.b.await_refusal(Reason::PolicyIngress).unwrap();
+    });
+}
+
+#[test]
+fn a_policy_that_does_not_admit_an_identity_any_more_cuts_its_flows() {
+    behind_both(BY_IDENTITY, |world| {
+        let to = world.server.at(Family::V4, OPEN);
+        answer(&world.server.namespace, to);
+        let client = bind(&world.client.namespace, any(Family::V4));
+        assert!(is_echoed(&client, to, 8), "{}", world.look());
+        let forbidden = BY_IDENTITY.replace("from: [{role: client}]", "from: [{role: nobody}]");
+        fs::write(world.b.policy_file(), forbidden).unwrap();
+        let cut = || Ok(!is_echoed(&client, to, 8));
+        eventually("the cut", PATIENT, cut, || world.look()).unwrap();
+        for _ in 0..3 {
+            assert!(!is_echoed(&client, to, 8), "{}", world.look());
+        }
+    });
+}
+
+#[test]
+fn a_peer_without_an_agent_is_asked_and_then_judged_by_its_address() {
+    let policy = BY_IDENTITY.replace(
+        "  - name: to-servers\n    to: [{role: server}]\n",
+        "  - name: to-servers\n    to: [{role: server}]\n  application_acls:\n  - name: names\n    networks: [10.10.2.0/24, 'fd00:10:2::/64']\n    ports: [9000/udp]\n",
+    );
+    for judge in [Judge::Kernel, Judge::Queue] {
+        let mut spec = WorldSpec::new().judged_by(judge);
+        policy.clone_into(&mut spec.a.policy);
+        let plain = spec.lab.add_pu(trireme_testkit::lab::Side::B, "plain").unwrap();
+        let world = spec.start();
+        for family in Family::BOTH {
+            for port in [OPEN, SHUT] {
+                answer(&plain.namespace, plain.at(family, port));
+            }
+            let client = bind(&world.client.namespace, any(family));
+            assert!(is_echoed(&client, plain.at(family, OPEN), 8), "{judge:?} {family}\n{}", world.look());
+            assert!(!is_echoed(&client, plain.at(family, SHUT), 8), "{judge:?} {family}\n{}", world.look());
+        }
+    }
 }

@@ -195,7 +195,6 @@ impl Node {
                 Effect::Install(key, entry) => drop(self.table.insert(key, entry)),
                 Effect::Remove(key) => drop(self.table.remove(&key)),
                 Effect::Transmit { .. }
-                | Effect::Block(..)
                 | Effect::Record(_)
                 | Effect::Teach(_)
                 | Effect::Block(..)
