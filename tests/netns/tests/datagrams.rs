@@ -147,7 +147,7 @@ fn an_address_rule_admits_questions_and_their_answers_and_nothing_else() {
             assert!(!is_echoed(&asking, world.client.at(family, OPEN), 8), "{family}\n{}", world.look());
         }
         world.b.await_refusal(Reason::NetworkAcl).unwrap();
-        world.b.await_refusal(Reason::ApplicationAcl).unwrap();
+        world.b.await_refusal(Reason::PolicyNoEgress).unwrap();
     });
 }
 

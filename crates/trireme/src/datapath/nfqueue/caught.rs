@@ -9,8 +9,10 @@ use trireme_datapath::Toward;
 use trireme_netfilter::{BackEnd, HostField, InForce, MarkField};
 use trireme_netns::Namespace;
 use trireme_nfqueue::{Action, Buffers, Hook, Packet, Queue, RawError, RawSender, Received};
-use trireme_wire::checksum;
+use trireme_wire::checksum::{self, Checksum};
+use trireme_wire::datagram::Datagram;
 use trireme_wire::ip;
+use trireme_wire::tcp::Segment;
 
 use super::place::Place;
 
@@ -259,11 +261,19 @@ fn drop_now(verdicts: &mut trireme_nfqueue::Verdicts, id: u32) {
 
 /// Nobody completes the checksum of a packet behind its verdict, or of one that was sent whole.
 fn make_whole(bytes: &mut [u8]) {
-    let Ok(segment) = trireme_wire::tcp::Segment::parse(bytes) else { return };
-    if checksum::verify(bytes, &segment) == checksum::Checksum::Partial {
-        let completed = checksum::complete(bytes);
-        debug_assert!(completed.is_ok(), "the bytes were parsed a moment ago");
-    }
+    let completed = if let Ok(segment) = Segment::parse(bytes) {
+        match checksum::verify(bytes, &segment) {
+            Checksum::Partial => checksum::complete(bytes),
+            Checksum::Valid | Checksum::Invalid => return,
+        }
+    } else {
+        let Ok(datagram) = Datagram::parse(bytes) else { return };
+        match checksum::verify_udp(bytes, &datagram) {
+            Checksum::Partial => checksum::complete_udp(bytes),
+            Checksum::Valid | Checksum::Invalid => return,
+        }
+    };
+    debug_assert!(completed.is_ok(), "the bytes were parsed a moment ago");
 }
 
 /// Of what the kernel does not change in a packet that it is handed whole.
