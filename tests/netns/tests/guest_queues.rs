@@ -7,8 +7,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
-use trireme_testkit::lab::{Family, LabError, Pu, Reach, Server, connect, eventually, uninterrupted};
-use trireme_tests_netns::{Judge, PORT, WorldSpec, by_each, is_alive};
+use trireme_testkit::lab::{Family, LabError, Pu, Reach, Server, Side, connect, eventually, uninterrupted};
+use trireme_tests_netns::{HostsSpec, Judge, PORT, WorldSpec, by_each, is_alive};
 
 /// An emulated processor takes its time.
 const SLOW: Duration = Duration::from_secs(20);
@@ -104,4 +104,26 @@ fn connections_complete_and_arrive_intact_through_delay_reordering_loss_and_dupl
             assert_eq!(world.stranger_sees(family, PORT), Reach::Silent, "{family}\n{}", world.logs());
         }
     });
+}
+
+#[test]
+fn queues_of_nftables_itself_judge_units_of_the_host() {
+    let mut spec = HostsSpec::new();
+    for config in [&mut spec.a, &mut spec.b] {
+        config.datapath_more.push_str("rules = \"nft\"\n");
+    }
+    let hosts = spec.start();
+    let server = hosts.server.echo(PORT);
+    for family in Family::BOTH {
+        let to = hosts.at(Side::B, family, PORT);
+        for round in 0..3 {
+            assert_eq!(hosts.client.sees(to, SLOW), Reach::Answered, "{family} {round}\n{}", hosts.look());
+        }
+        let before = server.accepted();
+        assert_eq!(hosts.stranger_sees(family), Reach::Silent, "{family}\n{}", hosts.look());
+        assert_eq!(hosts.outsider_sees(family), Reach::Silent, "{family}\n{}", hosts.look());
+        assert_eq!(server.accepted(), before, "somebody unknown got in");
+        let stream = hosts.client.connect(to, SLOW);
+        assert!((0..20).all(|_| is_alive(&stream)), "{family}\n{}", hosts.look());
+    }
 }

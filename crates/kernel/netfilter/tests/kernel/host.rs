@@ -238,3 +238,65 @@ proptest! {
         });
     }
 }
+
+/// `nft` that does something else where a packet would be queued.
+fn instead_of_queues(statement: &str) -> (tempfile::TempDir, Programs) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = directory.path().join("nft");
+    let text = format!(
+        "#!/bin/sh\nsed -E 's/queue num [0-9]+( bypass)?/{statement}/' | exec /usr/sbin/nft \"$@\"\n"
+    );
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let programs = Programs::in_directory(directory.path());
+    (directory, programs)
+}
+
+/// Instead of the queue the table itself writes what an agent's verdict would, so that all behind the queue is real.
+#[test]
+fn table_that_queues_by_itself_saves_verdicts_of_units_and_leaves_others_alone() {
+    // Released now, judged, released under an older number, and not queued at all.
+    for (verdict, saved) in [
+        ("meta mark set 0x01050070 accept", Some(0x0105_0000)),
+        ("meta mark set 0x01ff0070 accept", Some(0x0100_0000)),
+        ("meta mark set 0x01040070 accept", Some(0x0100_0000)),
+        ("continue", None),
+    ] {
+        let (_directory, programs) = instead_of_queues(verdict);
+        let cgroup = Cgroup::new();
+        fs::write(cgroup.path.join("cgroup.type"), "threaded").unwrap();
+        for (unit, peer) in crate::lab::families() {
+            let wire = crate::lab::Wire::new();
+            let apply =
+                || programs.apply_host(BackEnd::Nft, &set(&[cgroup.unit(1)]), &[], None).unwrap().unwrap();
+            let in_force = wire.unit.run(apply).unwrap();
+            let look = wire.unit.run(|| programs.look_host(&in_force).unwrap()).unwrap();
+            assert_eq!(look.damage, None);
+            let listener = wire.peer.run(|| std::net::TcpListener::bind((peer, 0)).unwrap()).unwrap();
+            let to = listener.local_addr().unwrap();
+            let connect = || std::net::TcpStream::connect_timeout(&to, std::time::Duration::from_millis(500));
+            let others = wire.unit.run(connect).unwrap().unwrap();
+            let ours = wire
+                .unit
+                .run(|| {
+                    let tasks = fs::read_link("/proc/thread-self").unwrap();
+                    let id = tasks.file_name().unwrap().to_str().unwrap().to_owned();
+                    fs::write(cgroup.path.join("cgroup.threads"), id).unwrap();
+                    connect()
+                })
+                .unwrap();
+            let mut marks = wire.unit.run(crate::lab::connmarks).unwrap();
+            marks.sort_unstable();
+            match saved {
+                Some(saved) => assert_eq!((ours.is_ok(), marks), (true, vec![0, saved]), "{unit} {verdict}"),
+                None => {
+                    assert!(ours.is_err(), "{unit}: what was not queued passed");
+                    let look = wire.unit.run(|| programs.look_host(&in_force).unwrap()).unwrap();
+                    assert!(matches!(look.units[..], [(1, _, trireme_netfilter::Unqueued(1..))]), "{look:?}");
+                }
+            }
+            drop(others);
+        }
+    }
+}
