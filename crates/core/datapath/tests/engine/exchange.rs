@@ -255,6 +255,21 @@ fn an_answer_that_is_no_tap_ends_the_exchange() {
 }
 
 #[test]
+fn what_an_earlier_flow_was_allowed_lets_no_answer_through() {
+    let mut pair = pair();
+    exchange(&mut pair, b"query");
+    pair.client.table.clear();
+    pair.wait(Duration::from_secs(30));
+    // Another peer at the same address, without an enforcer: nobody there is known any more.
+    let secrets = psk_secrets("node-a", KEY);
+    let mut effects = Vec::new();
+    pair.client.engine.set_secrets(secrets, pair.now, &mut effects).unwrap();
+    pair.client.timeout(pair.now);
+    message(pair.client_sends(&query(b"query")));
+    assert_eq!(pair.client_gets(&reply(b"what?")).silence(), Reason::Stray);
+}
+
+#[test]
 fn an_error_ends_the_exchange_and_is_for_the_unit_if_its_datagram_led_to_it() {
     for admitted in [false, true] {
         let client = if admitted { by_address(caller()) } else { caller() };
