@@ -1,7 +1,9 @@
 //! A packet of any protocol but TCP: find its flow, else judge whoever sent first.
 
+use std::time::Duration;
+
 use trireme_flow::{Action, ConnectionClass, ConnectionEntry, FlowKey, Reason};
-use trireme_identity::time::Instant;
+use trireme_identity::time::{Instant, Now};
 use trireme_policy::Mode;
 use trireme_token::Role;
 use trireme_wire::build::{self, Unreachable};
@@ -73,10 +75,14 @@ impl Engine {
     ) -> Option<ConnectionEntry> {
         let part = part_of(packet.hook, cx.view.sender());
         let fits = |entry: &ConnectionEntry| part.is_none_or(|part| part == entry.role);
-        let lately = self.flows.get_mut(&cx.key).filter(|known| {
-            known.entry.epoch == cx.unit.epoch && cx.now.monotonic.since(known.at) <= ON_THE_WAY
-        });
-        packet.connection.or_else(|| lately.map(|known| known.entry)).filter(fits)
+        packet.connection.or_else(|| self.admitted_lately(cx)).filter(fits)
+    }
+
+    /// The entry of a flow that was admitted so short a time ago that the back end may not know.
+    pub(super) fn admitted_lately<V>(&self, cx: &Context<'_, V>) -> Option<ConnectionEntry> {
+        let known = self.flows.peek(&cx.key)?;
+        let holds = known.entry.epoch == cx.unit.epoch && cx.now.monotonic.since(known.at) <= ON_THE_WAY;
+        holds.then_some(known.entry)
     }
 
     /// Judges the end that sent first, by its address.
@@ -106,7 +112,7 @@ impl Engine {
                 && is_identity(&entry)
                 && known.entry.epoch == entry.epoch
                 && known.entry.role != entry.role
-                && known.entry.proof_seq < entry.proof_seq
+                && name_of(&known.entry) < name_of(&entry)
         });
         if !stays {
             self.flows.insert(cx.key, Admitted { entry, at: cx.now.monotonic });
@@ -131,9 +137,9 @@ impl Engine {
         Ok(Next::Pass)
     }
 
-    /// Whether a flow was admitted here lately.
-    pub(super) fn knows_flow(&self, key: &FlowKey) -> bool {
-        self.flows.peek(key).is_some()
+    /// Whether an error may be about a flow that was admitted here.
+    pub(super) fn knows_flow(&self, key: &FlowKey, now: Now) -> bool {
+        self.flows.peek(key).is_some_and(|known| now.monotonic.since(known.at) <= ERRORS_COME)
     }
 
     /// Carries out a refusal; a unit that is only observed gets its packet all the same.
@@ -210,8 +216,16 @@ impl Engine {
     }
 }
 
+/// How long after a flow's admission errors about it are let through without its entry.
+const ERRORS_COME: Duration = Duration::from_secs(30);
+
 /// Flows without connections have no proof.
 const NO_PROOF: u32 = u32::MAX;
+
+/// The name of the exchange behind an entry.
+const fn name_of(entry: &ConnectionEntry) -> u32 {
+    entry.proof_seq.wrapping_sub(1)
+}
 
 /// The unit's part, if it is the one that sends first.
 const fn role_of(hook: Hook) -> Role {

@@ -205,7 +205,7 @@ impl Engine {
         self.count(cx.slot, Reason::NoAnswer);
         self.record(cx, &about, Action::Accept, None);
         if let Ok((decision, reason)) = by_address
-            && self.knows_flow(&cx.key)
+            && !self.waiting.has(cx.key)
         {
             let port = authorize::called_port(EGRESS, cx.key);
             self.record_accept(cx, &Refused::new(EGRESS, reason).with_decision(decision).with_port(port));

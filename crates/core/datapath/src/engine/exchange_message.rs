@@ -78,7 +78,14 @@ impl Engine {
                 Err(Refused::new(INGRESS, reason))
             }
         };
-        Some(handled.unwrap_or_else(|refused| self.refuse_message(cx, data, &refused)))
+        let next = match handled {
+            Ok(next) => next,
+            Err(refused) => self.refuse_message(cx, data, &refused),
+        };
+        if let Next::Drop(reason) = next {
+            self.count(cx.slot, reason);
+        }
+        Some(next)
     }
 
     fn dispatch_message(
@@ -107,12 +114,9 @@ impl Engine {
         }
     }
 
-    /// A message that leads to nothing is counted and recorded, and ends here whatever the mode.
+    /// A message that leads to nothing is recorded, and ends here whatever the mode.
     fn refuse_message(&mut self, cx: &mut Context<'_, Datagram>, data: &[u8], refused: &Refused) -> Next {
-        self.count(cx.slot, refused.reason);
-        if refused.reason != Reason::Consumed {
-            self.record(cx, refused, Action::Reject, None);
-        }
+        self.record(cx, refused, Action::Reject, None);
         let told = cx.unit.settings.notify_peer == NotifyPeer::WithReason;
         if refused.reason == Reason::PolicyIngress
             && told
@@ -418,10 +422,9 @@ impl Engine {
             && self.agents.met(cx.slot, cx.key.remote.0).is_none()
         {
             self.end_exchange(cx, key);
-            return if self.knows_flow(&cx.key) {
-                Ok(Some(Next::Pass))
-            } else {
-                Err(Refused::new(INGRESS, Reason::Stray))
+            return match self.admitted_lately(cx) {
+                Some(_) => Ok(Some(Next::Pass)),
+                None => Err(Refused::new(INGRESS, Reason::Stray)),
             };
         }
         // A replayed kind 1 must not hold up what needs no identity.

@@ -59,7 +59,8 @@ impl Engine {
         let about_ours =
             flow.protocol == Protocol::UDP && packet.hook == Hook::ToPu && error.is_unreachable();
         let Some(key) = self.exchange_of(flow).filter(|_| about_ours) else { return Whose::Units };
-        let sent = packet.connection.is_some() || self.knows_flow(&flow);
+        // What waits has not been sent.
+        let sent = packet.connection.is_some() || !self.waiting.has(flow);
         if self.agents.met(packet.pu, flow.remote.0).is_none() {
             let mut cx = Context { unit: Arc::clone(unit), slot: packet.pu, key: flow, view: (), now, out };
             self.end_exchange(&mut cx, key);
@@ -89,7 +90,7 @@ impl Engine {
                 .into_iter()
                 .any(|role| self.handshakes.of_flow(key, role).next().is_some());
         let other = quoted.protocol != Protocol::TCP
-            && (self.knows_flow(&key)
+            && (self.knows_flow(&key, now)
                 || self.knows_fragment(packet.pu, quoted, now)
                 || !unit.judges_other_protocols());
         if !known && !other {

@@ -255,6 +255,21 @@ fn an_answer_that_is_no_tap_ends_the_exchange() {
 }
 
 #[test]
+fn what_an_earlier_flow_was_allowed_lets_no_answer_through() {
+    let mut pair = pair();
+    exchange(&mut pair, b"query");
+    pair.client.table.clear();
+    pair.wait(Duration::from_secs(30));
+    // Another peer at the same address, without an enforcer: nobody there is known any more.
+    let secrets = psk_secrets("node-a", KEY);
+    let mut effects = Vec::new();
+    pair.client.engine.set_secrets(secrets, pair.now, &mut effects).unwrap();
+    pair.client.timeout(pair.now);
+    message(pair.client_sends(&query(b"query")));
+    assert_eq!(pair.client_gets(&reply(b"what?")).silence(), Reason::Stray);
+}
+
+#[test]
 fn an_error_ends_the_exchange_and_is_for_the_unit_if_its_datagram_led_to_it() {
     for admitted in [false, true] {
         let client = if admitted { by_address(caller()) } else { caller() };
@@ -475,4 +490,34 @@ fn a_removed_unit_leaves_nothing_behind() {
     assert_eq!(pair.client.timeout(pair.now), Step::default());
     let stats = pair.client.stats();
     assert_eq!((stats.half_open, stats.waiting, stats.flows), (0, 0, 0));
+}
+
+#[test]
+fn a_service_address_has_the_responder_attest_its_own_end() {
+    let mut pair = pair();
+    let service = Endpoint::new(ip("10.96.0.1"), 53);
+    let asked = |data: &[u8]| udp(client_end(), service, data);
+    let to_server = |bytes: &[u8]| query(data_of(bytes));
+    let to_client = |bytes: &[u8]| udp(service, client_end(), data_of(bytes));
+    let opening = message(pair.client_sends(&asked(b"query")));
+    let answer = message(pair.server_gets(&to_server(&opening)));
+    let step = pair.client_gets(&to_client(&answer));
+    assert_eq!(step.network[1], asked(b"query"));
+    let key = trireme_flow::FlowKey::new(CLIENT, Protocol::UDP, client_end().into(), service.into());
+    assert_eq!(pair.client.table[&key].attested, Some(server_end().into()), "the rule is about port 80");
+    assert_eq!(pair.client.records.last().unwrap().attested, Some(server_end().into()));
+    let step = pair.server_gets(&to_server(&step.network[0]));
+    assert_eq!(pair.client_gets(&to_client(&step.network[0])).silence(), Reason::Consumed);
+}
+
+#[test]
+fn an_observed_responder_admits_whom_its_rules_refuse_and_says_so() {
+    let stranger = spec(CLIENT, "client", &["role=other"], caller().policy.source());
+    let observed = PuPolicy { mode: trireme_policy::Mode::Observe, ..called().policy.source().clone() };
+    let server = spec(SERVER, "server", &["role=backend"], &observed);
+    let mut pair = Pair::with(EngineConfig::default(), stranger, server);
+    exchange(&mut pair, b"query");
+    let record = pair.server.records.last().unwrap();
+    assert_eq!((record.action, record.observed), (Action::Accept, Some(Action::Reject)));
+    assert!(record.source.id.is_some());
 }
