@@ -229,3 +229,46 @@ fn numbers_of_releases_that_begin_again_release_nothing_by_old_marks() {
     fs::write(hosts.b.policy_file(), POLICY.replace("role: client}]", "role: nobody}]")).unwrap();
     await_cut(&hosts, &streams);
 }
+
+#[test]
+fn open_units_are_reached_by_anybody_while_no_agent_is_there_and_by_nobody_else_when_it_is_back() {
+    let mut spec = HostsSpec::new();
+    spec.b.enforcement.push_str("fail_mode = \"open\"\n");
+    let config = spec.b.clone();
+    let mut hosts = spec.start();
+    let server = hosts.server.echo(PORT);
+    nobody_else_comes_in(&hosts, &server);
+    hosts.b.kill().unwrap();
+    for family in Family::BOTH {
+        assert_eq!(hosts.outsider_sees(family), Reach::Answered, "{family}: open, without an agent");
+    }
+    let stays = connect(&hosts.client.host, hosts.at(Side::B, Family::V4, PORT), PROMPT).unwrap();
+    assert!(is_alive(&stays));
+    hosts.b.restart(&hosts.lab, &config).unwrap();
+    assert!(!is_alive_within(&stays, PROMPT), "nobody judged it\n{}", hosts.look());
+    nobody_else_comes_in(&hosts, &server);
+    for family in Family::BOTH {
+        let to = hosts.at(Side::B, family, PORT);
+        assert_eq!(hosts.client.sees(to, PATIENT), Reach::Answered, "{family}\n{}", hosts.look());
+    }
+}
+
+#[test]
+fn units_that_are_observed_are_recorded_and_those_that_are_off_are_left_alone() {
+    for (mode, recorded) in [("observe", true), ("off", false)] {
+        let mut spec = HostsSpec::new();
+        spec.b.more.push_str(&format!("mode = \"{mode}\"\n"));
+        let hosts = spec.start();
+        let _server = hosts.server.echo(PORT);
+        for family in Family::BOTH {
+            let to = hosts.at(Side::B, family, PORT);
+            for reach in [hosts.stranger.sees(to, PATIENT), hosts.outsider_sees(family)] {
+                assert_eq!(reach, Reach::Answered, "{mode} {family}\n{}", hosts.look());
+            }
+        }
+        let flows = hosts.b.flows().unwrap();
+        assert_eq!(!flows.is_empty(), recorded, "{mode}: {flows:?}");
+        let rules = hosts.server.host.run("nft", &["list", "ruleset"]).unwrap();
+        assert_eq!(rules.contains("trireme_host"), recorded, "{mode}: {rules}");
+    }
+}

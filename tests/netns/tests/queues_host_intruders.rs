@@ -125,5 +125,4 @@ fn a_cgroup_that_is_removed_is_told_and_the_one_made_in_its_place_is_enforced() 
         assert_eq!(hosts.stranger_sees(family), Reach::Silent, "{family}\n{}", hosts.look());
         assert_eq!(hosts.outsider_sees(family), Reach::Silent, "{family}\n{}", hosts.look());
     }
-    std::mem::forget(made);
 }

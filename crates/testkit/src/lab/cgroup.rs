@@ -100,9 +100,19 @@ impl Cgroup {
     }
 }
 
+fn remove_inner(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.metadata().is_ok_and(|found| found.is_dir()) {
+            remove_inner(&entry.path());
+            drop(fs::remove_dir(entry.path()));
+        }
+    }
+}
+
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // What is left is at worst named after its laboratory.
+        // What is left is at worst named after its laboratory. Those inside may outlive this value.
+        remove_inner(&self.path);
         drop(self.remove());
     }
 }
