@@ -77,6 +77,9 @@ enum Command {
         /// By IPv6.
         #[arg(long)]
         ipv6: bool,
+        /// Other builds of the program to measure beside it, in the same rounds.
+        #[arg(long)]
+        beside: Vec<PathBuf>,
     },
     /// The cases of the nfqueue data path only.
     Queues {
@@ -117,9 +120,11 @@ fn main() -> anyhow::Result<()> {
             print!("{}", lines(&outcome.results.worst(), &outcome.results)?);
             Ok(())
         }
-        Command::Probe { rounds, milliseconds, clients, ipv6 } => {
+        Command::Probe { rounds, milliseconds, clients, ipv6, beside } => {
             let family = if ipv6 { Family::V6 } else { Family::V4 };
-            probe::run(&program, rounds, Duration::from_millis(milliseconds), clients, family)
+            let time = Duration::from_millis(milliseconds);
+            let programs = [vec![program], beside].concat();
+            probe::run(&programs, &probe::Load { rounds, time, clients, family })
         }
         Command::Queues { rounds, milliseconds, units } => {
             let results = suite::queues(&program, rounds, Duration::from_millis(milliseconds), units)?;
