@@ -4,6 +4,7 @@ use trireme::datapath::bpf::testing;
 use trireme_bpf::PuntReason;
 use trireme_datapath::{HalfOpenEntry, Packet};
 use trireme_flow::{ConnectionEntry, FlowKey, Reason};
+use trireme_identity::Protocol;
 use trireme_wire::checksum;
 use trireme_wire::ip;
 use trireme_wire::tap::Header;
@@ -58,6 +59,9 @@ impl Season<'_> {
         let mut outcome = self.bed.send(hook_of(hook), gso, bytes);
         self.tally.count(hook_of(hook), kind(case.segment.as_ref(), &case.bytes), what, &outcome);
         self.log(&case, &outcome);
+        if is_of_another_protocol(&case.bytes) {
+            return outcome;
+        }
         match &mut outcome {
             Outcome::Passed(out) => {
                 trim(out);
@@ -181,6 +185,11 @@ pub(crate) fn is_excused(case: &Case<'_>, out: &[u8], reason: Reason) -> bool {
         && out == case.bytes
         && !case.segment.as_ref().is_some_and(|segment| segment.flags.contains(Flags::SYN))
         && matches!(reason, Reason::Malformed | Reason::OddFlags | Reason::Truncated | Reason::ProtocolDenied)
+}
+
+/// What is no TCP the programs leave to a setting, and the engine to rules: there is nothing to compare.
+fn is_of_another_protocol(bytes: &[u8]) -> bool {
+    ip::Packet::parse(bytes).is_ok_and(|packet| packet.protocol != Protocol::TCP)
 }
 
 const fn is_unshown(entry: &HalfOpenEntry) -> bool {

@@ -66,7 +66,7 @@ impl Engine {
         if !tap::is_tap(data) {
             return None;
         }
-        let handled = match parse::tap_header(data)? {
+        let handled = match parse::tap_message(data)? {
             // Only enforcers speak TAP. Data may begin like it.
             Ok(_) if packet.hook == Hook::FromPu => Err(Refused::new(EGRESS, Reason::TapFromPu)),
             Err(_) if packet.hook == Hook::FromPu || self.entry_of(cx, packet).is_some() => return None,

@@ -1,10 +1,12 @@
 //! From bytes to a segment of a flow.
 
 use trireme_flow::{FlowKey, PuSlot, Reason};
+use trireme_identity::Protocol;
 use trireme_wire::checksum::{self, Checksum};
 use trireme_wire::datagram::{Datagram, Transport};
 use trireme_wire::icmp::{self, Embedded};
 use trireme_wire::ip;
+use trireme_wire::tap::Body;
 use trireme_wire::tcp::Segment;
 use trireme_wire::{ParseError, tap};
 
@@ -70,8 +72,26 @@ pub(crate) fn datagram_key(pu: PuSlot, hook: Hook, datagram: &Datagram) -> FlowK
     FlowKey::new(pu, datagram.ip.protocol, local.into(), remote.into())
 }
 
-/// Reads a TAP message; `None` if the payload does not even claim to be one.
+/// Reads a TAP message of a TCP segment; `None` if the payload does not even claim to be one.
 pub(crate) fn tap_header(payload: &[u8]) -> Option<Result<tap::Header, Reason>> {
+    let read = tap_message(payload)?;
+    // Over TCP nothing stands behind an echoed nonce.
+    Some(read.and_then(|header| match header.body {
+        Body::Ack { protocol, .. } | Body::Refusal { protocol, .. } | Body::TokenRequest { protocol, .. }
+            if protocol != Protocol::TCP =>
+        {
+            Err(Reason::TapMalformed)
+        }
+        Body::Syn { .. }
+        | Body::SynAck { .. }
+        | Body::Ack { .. }
+        | Body::Refusal { .. }
+        | Body::TokenRequest { .. } => Ok(header),
+    }))
+}
+
+/// The same for any protocol.
+pub(crate) fn tap_message(payload: &[u8]) -> Option<Result<tap::Header, Reason>> {
     match tap::Header::parse(payload) {
         Ok(header) => Some(Ok(header)),
         Err(tap::TapError::NotTap) => None,
