@@ -11,6 +11,7 @@ mod contact;
 mod cut;
 mod decide;
 mod flood;
+mod floor;
 mod kernel;
 mod load;
 mod probe;
@@ -18,6 +19,7 @@ mod process;
 mod profile;
 mod report;
 mod suite;
+mod thousand;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -76,6 +78,18 @@ enum Command {
         #[arg(long)]
         ipv6: bool,
     },
+    /// The cases of the nfqueue data path only.
+    Queues {
+        /// How many interleaved rounds.
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+        /// Milliseconds of each load.
+        #[arg(long, default_value_t = 1000)]
+        milliseconds: u64,
+        /// How many units have their rules written at the end.
+        #[arg(long, default_value_t = 1000)]
+        units: u32,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -106,6 +120,11 @@ fn main() -> anyhow::Result<()> {
         Command::Probe { rounds, milliseconds, clients, ipv6 } => {
             let family = if ipv6 { Family::V6 } else { Family::V4 };
             probe::run(&program, rounds, Duration::from_millis(milliseconds), clients, family)
+        }
+        Command::Queues { rounds, milliseconds, units } => {
+            let results = suite::queues(&program, rounds, Duration::from_millis(milliseconds), units)?;
+            print!("{}", lines(&results.rows(), &results)?);
+            Ok(())
         }
     }
 }

@@ -31,6 +31,17 @@ pub(crate) fn cpu_time(process: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_nanos(nanos.sum()))
 }
 
+/// Processor time used so far by the process, and by programs that it started and that have ended (proc(5), stat).
+pub(crate) fn cpu_time_with_children(process: u32) -> anyhow::Result<Duration> {
+    let path = format!("/proc/{process}/stat");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    // Behind the name, which may hold anything: utime, stime, cutime and cstime are fields 14 to 17, the state is field 3.
+    let (_, fields) = text.rsplit_once(')').context("no name in it")?;
+    let ticks = fields.split_whitespace().skip(11).take(4).filter_map(|field| field.parse::<u64>().ok());
+    let per_second = rustix::param::clock_ticks_per_second();
+    Ok(Duration::from_millis(ticks.sum::<u64>() * 1000 / per_second.max(1)))
+}
+
 /// Ids of the BPF programs that a process holds.
 pub(crate) fn bpf_programs(process: u32) -> anyhow::Result<BTreeSet<u64>> {
     Ok(descriptors(process)?.iter().filter_map(|text| field(text, "prog_id:")).collect())

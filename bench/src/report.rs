@@ -232,6 +232,7 @@ fn target(case: &str) -> Option<&'static str> {
         "nfqueue-connect-p50" => "adds <= 30 us",
         "nfqueue-bulk" | "nfqueue-rr-established" => ">= 0.97",
         "nfqueue-drops" => "0",
+        "nfqueue-rules-p99" => "<= 20",
         "connect-known-p50" => "adds <= 2 us",
         "connect-known-p99" => "adds <= 10 us",
         "first-contact-known-node" => "adds <= 250 us",

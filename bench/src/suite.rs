@@ -16,6 +16,9 @@ use crate::load::{self, CLIENTS, Rate};
 use crate::profile::{self, Table};
 use crate::report::Results;
 use crate::{cut, flood, process};
+use queues::{Beds, OpenBed};
+
+pub(crate) use queues::queues;
 
 /// Workloads on each node that crr-many has beside client and server.
 const FILLERS: u16 = 98;
@@ -96,6 +99,7 @@ struct Suite {
     many: Bed,
     rotating: Bed,
     queued: Bed,
+    open: OpenBed,
     /// When the next rotation is to be measured.
     rotation: Instant,
     strangers: Strangers,
@@ -131,6 +135,7 @@ impl Suite {
                 rotation: rotating.began + rotation_interval(),
                 rotating,
                 queued: built(queued)?,
+                open: OpenBed::build(program)?,
                 strangers,
                 results: Results::default(),
             })
@@ -146,7 +151,9 @@ impl Suite {
         self.latency()?;
         self.bystanders()?;
         if !self.extent.quick {
-            self.queues()?;
+            let time = self.extent.time;
+            Beds { bare: &self.bare, queued: &self.queued, open: &self.open, time }
+                .round(&mut self.results)?;
         }
         self.rotation(SHORT_WAIT)?;
         self.hammering()?;
@@ -240,23 +247,12 @@ impl Suite {
         Ok(())
     }
 
-    /// Base and case in turns (base, case, case, base), so that a slow change of the machine hits both alike.
     fn turns<const N: usize>(
         &self,
         base: impl Fn(Duration) -> anyhow::Result<[f64; N]>,
         case: impl Fn(Duration) -> anyhow::Result<[f64; N]>,
     ) -> anyhow::Result<[[f64; N]; 2]> {
-        let half = self.extent.time / 2;
-        let base = || base(half).context("where it is compared with");
-        let case = || case(half).context("the case itself");
-        let (first, second, third, fourth) = (base()?, case()?, case()?, base()?);
-        let mean = |one: [f64; N], other: [f64; N]| {
-            std::array::from_fn(|place| match (one.get(place), other.get(place)) {
-                (Some(one), Some(other)) => f64::midpoint(*one, *other),
-                _ => f64::NAN,
-            })
-        };
-        Ok([mean(first, fourth), mean(second, third)])
+        turns(self.extent.time, base, case)
     }
 
     /// Measures a rotation of tokens if one comes within `patience`.
@@ -298,6 +294,7 @@ impl Suite {
         self.results.value("map-memory", "MiB", map_mib(&self.many)?);
         if !self.extent.quick {
             self.million(program)?;
+            queues::rules(program, queues::UNITS, &mut self.results)?;
         }
         Ok(())
     }
@@ -319,6 +316,25 @@ impl Suite {
         self.results.pair("crr-million", "connections/s", bare, full);
         Ok(())
     }
+}
+
+/// Base and case in turns (base, case, case, base), so that a slow change of the machine hits both alike.
+fn turns<const N: usize>(
+    time: Duration,
+    base: impl Fn(Duration) -> anyhow::Result<[f64; N]>,
+    case: impl Fn(Duration) -> anyhow::Result<[f64; N]>,
+) -> anyhow::Result<[[f64; N]; 2]> {
+    let half = time / 2;
+    let base = || base(half).context("where it is compared with");
+    let case = || case(half).context("the case itself");
+    let (first, second, third, fourth) = (base()?, case()?, case()?, base()?);
+    let mean = |one: [f64; N], other: [f64; N]| {
+        std::array::from_fn(|place| match (one.get(place), other.get(place)) {
+            (Some(one), Some(other)) => f64::midpoint(*one, *other),
+            _ => f64::NAN,
+        })
+    };
+    Ok([mean(first, fourth), mean(second, third)])
 }
 
 /// What a thread built.

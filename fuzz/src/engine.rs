@@ -8,12 +8,13 @@ use trireme_datapath::{
     Effect, Engine, EngineConfig, Hook, Packet, PuSettings, PuSpec, Secrets, Toward, Verdict,
 };
 use trireme_flow::{ConnectionEntry, FlowKey, PuSlot};
-use trireme_identity::TagSet;
 use trireme_identity::time::{Instant, Now, WallTime};
+use trireme_identity::{Protocol, TagSet};
 use trireme_policy::{
     Clause, CompiledPolicy, FlowPolicy, PuPolicy, Rule, Ruleset, Selector, Service, Services,
 };
 use trireme_token::{Encoding, Psk, Signer, Verifier};
+use trireme_wire::datagram::Datagram;
 use trireme_wire::tcp::{Flags, Segment};
 use trireme_wire::{ip, tap};
 
@@ -122,7 +123,7 @@ impl Node {
                 }
                 Effect::Install(key, entry) => drop(self.table.insert(key, entry)),
                 Effect::Remove(key) => drop(self.table.remove(&key)),
-                Effect::Record(_) | Effect::Teach(_) | Effect::ForgetConntrack(_) => {}
+                Effect::Block(..) | Effect::Record(_) | Effect::Teach(_) | Effect::ForgetConntrack(_) => {}
             }
         }
         sent
@@ -137,6 +138,11 @@ impl Default for Node {
 
 fn check(toward: Toward, bytes: &[u8]) {
     assert!(ip::Packet::parse(bytes).is_ok(), "what goes on is a packet");
+    if let (Toward::Pu, Ok(datagram)) = (toward, Datagram::parse(bytes))
+        && let Ok(header) = tap::Header::parse(datagram.udp_data(bytes))
+    {
+        assert_ne!(header.protocol(), Protocol::UDP, "TAP reached the unit");
+    }
     if let (Toward::Pu, Ok(segment)) = (toward, Segment::parse(bytes))
         && segment.flags.contains(Flags::SYN)
     {
@@ -145,12 +151,18 @@ fn check(toward: Toward, bytes: &[u8]) {
 }
 
 fn key(pu: PuSlot, hook: Hook, bytes: &[u8]) -> Option<FlowKey> {
-    let tuple = Segment::parse(bytes).ok()?.tuple();
+    let (protocol, tuple) = match Segment::parse(bytes) {
+        Ok(segment) => (Protocol::TCP, segment.tuple()),
+        Err(_) => {
+            let datagram = Datagram::parse(bytes).ok()?;
+            (datagram.ip.protocol, datagram.tuple())
+        }
+    };
     let (local, remote) = match hook {
         Hook::FromPu => (tuple.src, tuple.dst),
         Hook::ToPu => (tuple.dst, tuple.src),
     };
-    Some(FlowKey { pu, local: local.into(), remote: remote.into() })
+    Some(FlowKey::new(pu, protocol, local.into(), remote.into()))
 }
 
 fn spec(slot: PuSlot, role: &str, policy: PuPolicy) -> PuSpec {

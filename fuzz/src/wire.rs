@@ -1,6 +1,7 @@
 //! Fuzz bodies for packets: whatever the bytes, nothing panics and these sentences hold.
 
 use trireme_wire::checksum::{self, Checksum};
+use trireme_wire::datagram::{Datagram, Transport};
 use trireme_wire::edit::{self, EditError, OptionEdit, OptionSelector};
 use trireme_wire::tcp::{Flags, Segment};
 use trireme_wire::{build, icmp, ip, segment, tap};
@@ -125,4 +126,32 @@ pub fn edits(data: &[u8]) {
 
 fn option(bytes: &mut Vec<u8>, selector: OptionSelector, how: OptionEdit) -> Result<(), EditError> {
     edit::strip_option(bytes, selector, how).map(drop)
+}
+
+/// A packet of another protocol than TCP lies within its buffer, and an error about it names its flow.
+pub fn ip_datagram(data: &[u8]) {
+    let mut trimmed = data.to_vec();
+    if ip::trim(&mut trimmed).is_err() {
+        return;
+    }
+    let Ok(parsed) = Datagram::parse(&trimmed) else { return };
+    assert!(Segment::parse(&trimmed).is_err());
+    if let Transport::Ports(ports) = &parsed.transport {
+        assert!(ports.data.start <= ports.data.end && ports.data.end <= trimmed.len());
+        assert!(parsed.udp_data(&trimmed).len() <= ports.data.len());
+    }
+    let mut short = trimmed.clone();
+    short.pop();
+    assert!(Datagram::parse(&short).is_err());
+    if let Ok(answer) = build::icmp_unreachable(&trimmed, build::Unreachable::Port) {
+        let error = icmp::embedded(&answer).expect("an own ICMP error parses");
+        assert!(icmp::verify(&answer));
+        assert_eq!((error.tuple, error.quoted_ip.protocol), (parsed.tuple(), parsed.ip.protocol));
+    }
+    let before = checksum::verify_udp(&trimmed, &parsed);
+    if parsed.is_whole_udp() && checksum::complete_udp(&mut trimmed).is_ok() {
+        assert_eq!(checksum::verify_udp(&trimmed, &parsed), Checksum::Valid);
+    } else {
+        assert_eq!(before, Checksum::Invalid);
+    }
 }

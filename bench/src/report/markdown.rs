@@ -119,6 +119,9 @@ const CASES: &str = "
 - agent-rss: the larger agent, after all of the load; -million: with 1,000,000 connections, 100 workloads, 10,000 peers.
 - nfqueue: the same loads with netfilter queues in the units' namespaces at both ends; nfqueue-agent-cpu is what both agents
   take together, nfqueue-drops what no queue had room for.
+- nfqueue-floor: the same rules, and programs that admit everybody without a look: what queues themselves cost.
+- nfqueue-rules: from listing to having written one unit's rules, when an agent begins with 1,000 units, each in a network
+  namespace of its own; nfqueue-idle-cpu is what looking after them takes when nothing happens, helper programs included.
 - punts-per-connection: segments that went to user space at both ends together, in crr-fast-path by IPv4.
 ";
 

@@ -10,6 +10,7 @@
 
 mod app;
 mod campaign;
+mod datagrams;
 mod device;
 mod fast_path;
 mod fin;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 pub use app::{App, Dialogue, Progress, Protocol, is_established};
 pub use campaign::{BASE_VARIABLE, Campaign, SCHEDULES_VARIABLE, SEED_VARIABLE, Summary};
+pub use datagrams::{Outcomes, Plan, Verdict, run_datagrams};
 pub use host::{Endpoint, Host, HostSpec, Origin};
 pub use kernel_model::{KernelModel, KernelVerdict, flow_key};
 pub use nat::{Masquerade, Nat, NatSpec};

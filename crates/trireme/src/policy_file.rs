@@ -79,6 +79,8 @@ impl PolicyFile {
         let document: Document =
             serde_saphyr::from_str(text).map_err(|error| PolicyFileError::from_yaml(name, &error))?;
         document.check_names(name)?;
+        document.check_exceptions(name)?;
+        document.check_families(name)?;
         let warnings = warning::about(&document, name);
         Ok(Self { document, warnings })
     }

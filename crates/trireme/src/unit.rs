@@ -10,14 +10,24 @@ use trireme_policy::{CompiledPolicy, Ruleset};
 
 use crate::{Pu, Resolved};
 
-/// What becomes of a unit's traffic that is not TCP.
+/// What becomes of a unit's traffic that is not TCP and that no rule speaks about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OtherProtocols {
-    /// It is dropped, except what IP itself needs (ARP, neighbour discovery, ICMP errors of known connections).
+    /// It is judged as the policy judges what no rule speaks about, except what IP itself needs (ARP, neighbour discovery,
+    /// ICMP errors of known connections).
     #[default]
     Deny,
     /// It passes unjudged.
     Allow,
+}
+
+impl From<OtherProtocols> for trireme_datapath::OtherProtocols {
+    fn from(setting: OtherProtocols) -> Self {
+        match setting {
+            OtherProtocols::Deny => Self::Deny,
+            OtherProtocols::Allow => Self::Allow,
+        }
+    }
 }
 
 /// What becomes of connections that need the agent while no agent answers. Established ones go on in every mode.
@@ -97,6 +107,12 @@ impl Enforcement {
         let Resolved { policy, identity, annotations, settings } = resolved;
         let policy = Arc::new(CompiledPolicy::compile(&policy)?);
         Ok(Self { pu, identity, annotations, policy, settings })
+    }
+
+    /// Whether packets of other protocols than TCP are judged.
+    #[must_use]
+    pub fn judges_other_protocols(&self) -> bool {
+        trireme_datapath::judges_other_protocols(&self.policy, self.settings.other_protocols.into())
     }
 
     /// The unit's id.

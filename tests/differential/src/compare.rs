@@ -193,7 +193,7 @@ pub(crate) fn flow_key(hook: Hook, segment: &Segment) -> FlowKey {
         Hook::FromPu => (tuple.src, tuple.dst),
         Hook::ToPu => (tuple.dst, tuple.src),
     };
-    FlowKey { pu: US, local: local.into(), remote: remote.into() }
+    FlowKey::tcp(US, local.into(), remote.into())
 }
 
 /// Flow and control bits of a packet that the engine finds malformed, as the programs read it.
@@ -209,7 +209,7 @@ fn loose_key(hook: Hook, bytes: &[u8]) -> Option<(FlowKey, Flags)> {
     let port = |at: usize| bytes.get(at..at + 2)?.try_into().ok().map(u16::from_be_bytes);
     let (from, to) = ((source, port(at)?), (destination, port(at + 2)?));
     let (local, remote) = if hook == Hook::FromPu { (from, to) } else { (to, from) };
-    Some((FlowKey { pu: US, local, remote }, Flags(*bytes.get(at + 13)?)))
+    Some((FlowKey::tcp(US, local, remote), Flags(*bytes.get(at + 13)?)))
 }
 
 /// Cuts what stands behind the packet; a packet beyond 64 KiB says that it is empty.

@@ -143,7 +143,7 @@ impl Node {
                 Effect::Install(key, entry) => reply.writes.push((key, Some(entry))),
                 Effect::Remove(key) => reply.writes.push((key, None)),
                 Effect::Teach(lesson) => self.lessons.push(lesson),
-                Effect::Record(_) | Effect::ForgetConntrack(_) => {}
+                Effect::Block(..) | Effect::Record(_) | Effect::ForgetConntrack(_) => {}
             }
         }
     }

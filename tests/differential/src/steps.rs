@@ -86,7 +86,7 @@ impl Season<'_> {
         loop {
             let port = self.rng.random_range(1024..=u16::MAX);
             let (local, remote) = flow(port);
-            if !self.mirror.has_seen(&FlowKey { pu: US, local, remote }) {
+            if !self.mirror.has_seen(&FlowKey::tcp(US, local, remote)) {
                 return port;
             }
         }

@@ -3,11 +3,11 @@
 //! Queues of nftables itself, and networks that delay, reorder, lose and duplicate.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
-use trireme_testkit::lab::{Family, Pu, Reach, Server, Side, connect, eventually, uninterrupted};
+use trireme_testkit::lab::{Family, LabError, Pu, Reach, Server, Side, connect, eventually, uninterrupted};
 use trireme_tests_netns::{HostsSpec, Judge, PORT, WorldSpec, by_each, is_alive};
 
 /// An emulated processor takes its time.
@@ -26,7 +26,10 @@ fn behind_native_queues() -> WorldSpec {
 /// One exchange of some segments each way.
 fn echoes(client: &Pu, to: SocketAddr) {
     let sent: Vec<u8> = (0..16 * 1024_u32).flat_map(u32::to_le_bytes).take(16 * 1024).collect();
-    let mut stream = connect(&client.namespace, to, VERY_SLOW).unwrap();
+    // Where a fifth of all packets is lost, looking for a neighbour may fail three times.
+    let unreachable = |error: &LabError| matches!(error, LabError::Io { source, .. } if source.kind() == ErrorKind::HostUnreachable);
+    let mut tries = (0..5).map(|_| connect(&client.namespace, to, VERY_SLOW));
+    let mut stream = tries.find(|tried| !tried.as_ref().is_err_and(unreachable)).unwrap().unwrap();
     stream.set_read_timeout(Some(VERY_SLOW)).unwrap();
     stream.write_all(&sent).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
@@ -60,7 +63,7 @@ fn queues_of_nftables_itself_admit_the_known_and_refuse_the_others() {
         echoes(&world.client, world.server.at(family, PORT));
     }
     let rules = world.server.namespace.run("nft", &["list", "table", "inet", "trireme"]).unwrap();
-    assert!(rules.contains("queue to 7") || rules.contains("queue num"), "{rules}");
+    assert!(rules.contains(" queue to 0"), "{rules}");
 }
 
 #[test]

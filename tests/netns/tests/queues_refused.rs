@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use trireme_testkit::lab::{Agent, Family, Process, Reach, Server, Side, eventually};
-use trireme_tests_netns::{Judge, PATIENT, PORT, WorldSpec, program};
+use trireme_tests_netns::{Judge, PATIENT, PORT, WorldSpec, echo_megabytes, program};
 
 /// Binds a queue and holds it.
 const HOLDER: &str = "
@@ -133,5 +133,51 @@ fn rules_of_nft_are_taken_or_the_message_names_what_the_kernel_lacks() {
         {
             assert!(text.contains(part), "{text}");
         }
+    }
+}
+
+#[test]
+fn a_chain_of_somebody_else_under_our_name_is_named_and_left_alone() {
+    let spec = spec_with("rules = \"iptables-nft\"\n");
+    let namespace = &spec.server.namespace;
+    namespace.run("iptables-nft", &["-t", "mangle", "-N", "TRIREME-FROM"]).unwrap();
+    namespace.run("iptables-nft", &["-t", "mangle", "-A", "TRIREME-FROM", "-j", "ACCEPT"]).unwrap();
+    let before = namespace.run("nft", &["list", "ruleset"]).unwrap();
+    let text = refusal(&spec, &[]);
+    for part in ["server", "chain TRIREME-FROM of IPv4 table mangle"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(namespace.run("nft", &["list", "ruleset"]).unwrap(), before);
+}
+
+#[test]
+fn one_unit_whose_namespace_is_gone_keeps_the_start_from_leaving_anything_with_the_others() {
+    let mut spec = spec_with("rules = \"iptables-nft\"\n");
+    spec.b.more.push_str("[[pu]]\nname = \"gone\"\nnetns = \"/run/netns/gone\"\ntags = [\"a=b\"]\n");
+    for more in [&["--check"][..], &[]] {
+        let text = refusal(&spec, more);
+        for part in ["gone", "/run/netns/gone"] {
+            assert!(text.contains(part), "{more:?}: {text}");
+        }
+        assert_eq!(spec.server.namespace.run("nft", &["list", "ruleset"]).unwrap(), "", "{more:?}");
+    }
+}
+
+#[test]
+fn connections_that_somebody_keeps_untracked_are_judged_packet_by_packet_and_work() {
+    let world = spec_with("rules = \"iptables-nft\"\n").start();
+    for chain in ["PREROUTING", "OUTPUT"] {
+        for tables in ["iptables-nft", "ip6tables-nft"] {
+            let rule = ["-t", "raw", "-A", chain, "-p", "tcp", "-j", "NOTRACK"];
+            world.server.namespace.run(tables, &rule).unwrap();
+        }
+    }
+    let server = Server::echo(&world.server.namespace, PORT).unwrap();
+    for family in Family::BOTH {
+        let echoed = echo_megabytes(&world.client, world.server.at(family, PORT), 1);
+        assert_eq!(echoed.sent, echoed.received, "{family}\n{}", world.look());
+        let before = server.accepted();
+        assert_eq!(world.stranger_sees(family, PORT), Reach::Silent, "{family}\n{}", world.look());
+        assert_eq!(server.accepted(), before, "{family}");
     }
 }

@@ -82,7 +82,7 @@ const V6: Attested = Attested {
 /// Computes the file's content.
 pub(super) fn generate() -> anyhow::Result<Handshakes> {
     Ok(Handshakes {
-        about: "payloads of the segments of TCP handshakes; MACs as in macs.json with the keys given here; a SYN \
+        about: "payloads of the segments of TCP handshakes, and data of the datagrams of exchanges over UDP; MACs as in macs.json with the keys given here; a SYN \
                 towards a known node has the MAC over that node's token id and a zero nonce",
         time: TIME.0,
         handshakes: vec![
@@ -91,6 +91,8 @@ pub(super) fn generate() -> anyhow::Result<Handshakes> {
             known_peers()?,
             unknown_id()?,
             refused()?,
+            over_udp()?,
+            over_udp_again()?,
         ],
     })
 }
@@ -204,7 +206,7 @@ fn unknown_id() -> anyhow::Result<Handshake> {
     let pair = psk_pair()?;
     let cookie = counting(0xc0);
     let first = &pair.initiator;
-    let request = Body::TokenRequest { echo: first.nonce.0 };
+    let request = Body::TokenRequest { echo: first.nonce.0, protocol: Protocol::TCP };
     let responder = Party { nonce: Nonce::ZERO, ..pair.responder.clone() };
     let segments = vec![
         syn(
@@ -232,14 +234,68 @@ fn refused() -> anyhow::Result<Handshake> {
     let pair = psk_pair()?;
     let echo = pair.initiator.nonce.0;
     let responder = Party { nonce: Nonce::ZERO, ..pair.responder.clone() };
-    let told = Body::Refusal { echo, reason: 7, rule: 3 };
-    let untold = Body::Refusal { echo, reason: 0, rule: 0 };
+    let protocol = Protocol::TCP;
+    let told = Body::Refusal { echo, protocol, reason: 7, rule: 3 };
+    let untold = Body::Refusal { echo, protocol, reason: 0, rule: 0 };
     let segments = vec![
         syn("SYN that policy refuses", &pair.initiator, Family::V4, Attach::Token, Seal::Open)?,
         segment("responder", "refusal with MAC", &responder, told, None, pair.by_responder())?,
         segment("responder", "refusal without MAC says nothing more", &responder, untold, None, Seal::Open)?,
     ];
     Ok(pair.handshake("psk: refused", segments))
+}
+
+const V4_UDP: Attested = Attested { protocol: Protocol::UDP, ..V4 };
+
+fn over_udp() -> anyhow::Result<Handshake> {
+    let mut pair = psk_pair()?;
+    pair.initiator.nonce = Nonce(counting(0x32));
+    pair.responder.nonce = Nonce(counting(0x52));
+    let segments = vec![
+        syn("UDP: kind 1, the peer is not known", &pair.initiator, Family::V4, Attach::Token, Seal::Open)?,
+        syn_ack("UDP: kind 2", &pair.responder, V4_UDP, Attach::Token, pair.by_responder())?,
+        ack("UDP: kind 3: the proof", &pair)?,
+        confirmation(&pair)?,
+    ];
+    Ok(pair.handshake("psk: over UDP", segments))
+}
+
+/// The responder has forgotten the flow and knows the node behind it.
+fn over_udp_again() -> anyhow::Result<Handshake> {
+    let mut pair = psk_pair()?;
+    pair.initiator.nonce = Nonce(counting(0x33));
+    pair.responder.nonce = Nonce(counting(0x53));
+    let begin = Body::TokenRequest { echo: [0; 16], protocol: Protocol::UDP };
+    let asking =
+        Seal::Mac { key: &pair.keys.responder, peer_token: pair.initiator.id, peer_nonce: Nonce::ZERO };
+    let towards =
+        Seal::Mac { key: &pair.keys.initiator, peer_token: pair.responder.id, peer_nonce: Nonce::ZERO };
+    let responder = Party { nonce: Nonce::ZERO, ..pair.responder.clone() };
+    let segments = vec![
+        segment("responder", "UDP: kind 5 that asks to begin", &responder, begin, None, asking)?,
+        syn("UDP: kind 1 with the id only and MAC", &pair.initiator, Family::V4, Attach::IdOnly, towards)?,
+        syn_ack(
+            "UDP: kind 2 with the id only",
+            &pair.responder,
+            V4_UDP,
+            Attach::IdOnly,
+            pair.by_responder(),
+        )?,
+        ack("UDP: kind 3: the proof", &pair)?,
+        confirmation(&pair)?,
+    ];
+    Ok(pair.handshake("psk: over UDP, asked for by the responder", segments))
+}
+
+fn confirmation(pair: &Pair) -> anyhow::Result<Segment> {
+    let body = Body::Ack { echo: pair.initiator.nonce.0, protocol: Protocol::UDP };
+    let meaning = "UDP: kind 3 of the responder: the confirmation";
+    segment("responder", meaning, &pair.responder, body, None, pair.by_responder())
+}
+
+/// Meanings of datagrams say so.
+fn pair_protocol(meaning: &str) -> Protocol {
+    if meaning.starts_with("UDP") { Protocol::UDP } else { Protocol::TCP }
 }
 
 fn syn(
@@ -250,7 +306,7 @@ fn syn(
     seal: Seal<'_>,
 ) -> anyhow::Result<Segment> {
     let (token_len, credential_len) = party.lengths(attach)?;
-    let body = Body::Syn { family, protocol: Protocol::TCP, token_len, credential_len };
+    let body = Body::Syn { family, protocol: pair_protocol(meaning), token_len, credential_len };
     segment("initiator", meaning, party, body, Some(attach), seal)
 }
 
@@ -267,7 +323,7 @@ fn syn_ack(
 }
 
 fn ack(meaning: &'static str, pair: &Pair) -> anyhow::Result<Segment> {
-    let body = Body::Ack { echo: pair.responder.nonce.0 };
+    let body = Body::Ack { echo: pair.responder.nonce.0, protocol: pair_protocol(meaning) };
     segment("initiator", meaning, &pair.initiator, body, None, pair.by_initiator())
 }
 

@@ -39,9 +39,9 @@ struct Accepted {
 enum Fields {
     Syn { family: u8, protocol: u8 },
     SynAck { family: u8, protocol: u8, port: u16, address: IpAddr },
-    Ack { echo: String },
-    Refusal { echo: String, reason: u16, rule: u16 },
-    TokenRequest { echo: String },
+    Ack { echo: String, protocol: u8 },
+    Refusal { echo: String, protocol: u8, reason: u16, rule: u16 },
+    TokenRequest { echo: String, protocol: u8 },
 }
 
 #[derive(Serialize)]
@@ -84,6 +84,7 @@ fn accepted() -> anyhow::Result<Vec<Accepted>> {
     let echo = counting(0xe0);
     let mac = counting(0xa0);
     let zero = [0; 16];
+    let (tcp, udp) = (Protocol::TCP, Protocol::UDP);
     [
         ("SYN with token and credential, no MAC", Flags::TOKEN, zero, syn(Family::V4, 11, 10)),
         ("SYN with token, pre-populated key, IPv6", Flags::TOKEN, zero, syn(Family::V6, 11, 0)),
@@ -92,16 +93,39 @@ fn accepted() -> anyhow::Result<Vec<Accepted>> {
         ("SYN that returns a cookie", Flags::TOKEN, mac, syn(Family::V4, 11, 10)),
         ("SYN-ACK, IPv4", BOTH, mac, syn_ack(V4, 11, 10)),
         ("SYN-ACK, IPv6, id only", Flags::MAC, mac, syn_ack(V6, 0, 0)),
-        ("ACK", Flags::MAC, mac, Body::Ack { echo }),
-        ("refusal without MAC", Flags::NONE, zero, Body::Refusal { echo, reason: 0, rule: 0 }),
-        ("refusal with MAC", Flags::MAC, mac, Body::Refusal { echo, reason: 7, rule: 3 }),
-        ("token request", Flags::NONE, zero, Body::TokenRequest { echo }),
-        ("token request with a cookie", Flags::NONE, mac, Body::TokenRequest { echo }),
-        ("token request with MAC", Flags::MAC, mac, Body::TokenRequest { echo }),
+        ("ACK", Flags::MAC, mac, Body::Ack { echo, protocol: tcp }),
+        ("refusal without MAC", Flags::NONE, zero, refusal(tcp, 0, 0)),
+        ("refusal with MAC", Flags::MAC, mac, refusal(tcp, 7, 3)),
+        ("token request", Flags::NONE, zero, Body::TokenRequest { echo, protocol: tcp }),
+        ("token request with a cookie", Flags::NONE, mac, Body::TokenRequest { echo, protocol: tcp }),
+        ("token request with MAC", Flags::MAC, mac, Body::TokenRequest { echo, protocol: tcp }),
+        ("UDP: kind 1", Flags::TOKEN, zero, over_udp(syn(Family::V4, 11, 10))),
+        ("UDP: kind 2", BOTH, mac, over_udp(syn_ack(V6, 11, 10))),
+        ("UDP: kind 3", Flags::MAC, mac, Body::Ack { echo, protocol: udp }),
+        ("UDP: kind 4", Flags::MAC, mac, refusal(udp, 7, 3)),
+        ("UDP: kind 5", Flags::NONE, zero, Body::TokenRequest { echo, protocol: udp }),
+        ("UDP: kind 5 that asks to begin", Flags::MAC, mac, Body::TokenRequest { echo: zero, protocol: udp }),
     ]
     .into_iter()
     .map(|(name, flags, mac, body)| encode(name, flags, mac, body))
     .collect()
+}
+
+fn refusal(protocol: Protocol, reason: u16, rule: u16) -> Body {
+    Body::Refusal { echo: counting(0xe0), protocol, reason, rule }
+}
+
+const fn over_udp(body: Body) -> Body {
+    let protocol = Protocol::UDP;
+    match body {
+        Body::Syn { family, token_len, credential_len, .. } => {
+            Body::Syn { family, protocol, token_len, credential_len }
+        }
+        Body::SynAck { endpoint: Attested { port, addr, .. }, token_len, credential_len } => {
+            Body::SynAck { endpoint: Attested { protocol, port, addr }, token_len, credential_len }
+        }
+        Body::Ack { .. } | Body::Refusal { .. } | Body::TokenRequest { .. } => body,
+    }
 }
 
 fn header(flags: Flags, mac: [u8; 16], body: Body) -> Header {
@@ -149,9 +173,13 @@ fn fields(body: &Body) -> Fields {
             port,
             address: addr,
         },
-        Body::Ack { echo } => Fields::Ack { echo: hex(&echo) },
-        Body::Refusal { echo, reason, rule } => Fields::Refusal { echo: hex(&echo), reason, rule },
-        Body::TokenRequest { echo } => Fields::TokenRequest { echo: hex(&echo) },
+        Body::Ack { echo, protocol } => Fields::Ack { echo: hex(&echo), protocol: protocol.0 },
+        Body::Refusal { echo, protocol, reason, rule } => {
+            Fields::Refusal { echo: hex(&echo), protocol: protocol.0, reason, rule }
+        }
+        Body::TokenRequest { echo, protocol } => {
+            Fields::TokenRequest { echo: hex(&echo), protocol: protocol.0 }
+        }
     }
 }
 
@@ -159,9 +187,9 @@ fn refused() -> anyhow::Result<Vec<Refused>> {
     let mac = counting(0xa0);
     let syn = header(BOTH, mac, syn(Family::V4, 11, 10)).encode(TOKEN, CREDENTIAL)?;
     let syn_ack = header(Flags::MAC, mac, syn_ack(V4, 0, 0)).encode(&[], &[])?;
-    let ack = header(Flags::MAC, mac, Body::Ack { echo: counting(0xe0) }).encode(&[], &[])?;
-    let refusal = header(Flags::NONE, [0; 16], Body::Refusal { echo: counting(0xe0), reason: 0, rule: 0 });
-    let refusal = refusal.encode(&[], &[])?;
+    let ack = header(Flags::MAC, mac, Body::Ack { echo: counting(0xe0), protocol: Protocol::TCP })
+        .encode(&[], &[])?;
+    let refusal = header(Flags::NONE, [0; 16], refusal(Protocol::TCP, 0, 0)).encode(&[], &[])?;
     let cut = ack.get(..79).unwrap_or_default().to_vec();
     let longer = [ack.as_slice(), &[0]].concat();
     [
@@ -183,6 +211,7 @@ fn refused() -> anyhow::Result<Vec<Refused>> {
         ("SYN-ACK: address 0.0.0.0", with(&syn_ack, &[(60, 0), (61, 0), (62, 0), (63, 0)])),
         ("SYN-ACK: IPv4 padding not zero", with(&syn_ack, &[(75, 1)])),
         ("ACK: padding not zero", with(&ack, &[(75, 1)])),
+        ("ACK: protocol 6 is written as zero", with(&ack, &[(72, 6)])),
         ("ACK: lengths not zero", with(&ack, &[(77, 1)])),
         ("ACK: a MAC field without its flag", with(&ack, &[(5, 0)])),
         ("refusal: a reason without MAC", with(&refusal, &[(77, 7)])),

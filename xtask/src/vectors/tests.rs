@@ -56,13 +56,13 @@ fn the_handshake_crate_makes_the_same_first_contact() {
         };
         let (initiator, initiator_key, token, credential) = end("initiator");
         let attached = Some(Attachment { token: &token, credential: &credential });
-        let syn = message::syn(initiator, family, Seal::Open, attached).unwrap();
+        let syn = message::syn(Protocol::TCP, initiator, family, Seal::Open, attached).unwrap();
         let (responder, responder_key, token, credential) = end("responder");
         let attached = Some(Attachment { token: &token, credential: &credential });
         let addr = if family == Family::V4 { "10.1.2.3" } else { "fd00::5" }.parse().unwrap();
         let endpoint = Attested { protocol: Protocol::TCP, port, addr };
         let syn_ack = message::syn_ack(responder, endpoint, &responder_key, initiator, attached).unwrap();
-        let ack = message::ack(initiator, &initiator_key, responder).unwrap();
+        let ack = message::ack(Protocol::TCP, initiator, &initiator_key, responder).unwrap();
         for (segment, expected) in [syn, syn_ack, ack].into_iter().enumerate() {
             assert_eq!(bytes(&vector["segments"][segment]["payload"]), expected, "{index} {segment}");
         }
@@ -78,8 +78,35 @@ fn the_handshake_crate_makes_the_same_syn_towards_a_known_node() {
     };
     let key = MacKey::from_bytes(array(&vector["initiator"]["mac_key"]));
     let peer = trireme_token::TokenId(array(&vector["responder"]["token_id"]));
-    let syn = message::syn(from, Family::V4, Seal::Mac(&key, peer), None).unwrap();
+    let syn = message::syn(Protocol::TCP, from, Family::V4, Seal::Mac(&key, peer), None).unwrap();
     assert_eq!(bytes(&vector["segments"][0]["payload"]), syn);
+}
+
+#[test]
+fn the_handshake_crate_makes_the_same_exchange_over_udp() {
+    let vector = &content("handshake.json")["handshakes"][6];
+    let end = |name: &str| {
+        let end = &vector[name];
+        let token = trireme_token::TokenId(array(&end["token_id"]));
+        let sender = Sender { token, nonce: Nonce(array(&end["nonce"])) };
+        (sender, MacKey::from_bytes(array(&end["mac_key"])))
+    };
+    let ((initiator, initiator_key), (responder, responder_key)) = (end("initiator"), end("responder"));
+    let udp = Protocol::UDP;
+    let addr = "10.1.2.3".parse().unwrap();
+    let endpoint = Attested { protocol: udp, port: 8080, addr };
+    let asking = Seal::Mac(&responder_key, initiator.token);
+    let towards = Seal::Mac(&initiator_key, responder.token);
+    let expected = [
+        message::token_request(udp, responder.token, Nonce::ZERO, asking),
+        message::syn(udp, initiator, Family::V4, towards, None),
+        message::syn_ack(responder, endpoint, &responder_key, initiator, None),
+        message::ack(udp, initiator, &initiator_key, responder),
+        message::ack(udp, responder, &responder_key, initiator),
+    ];
+    for (index, expected) in expected.into_iter().enumerate() {
+        assert_eq!(bytes(&vector["segments"][index]["payload"]), expected.unwrap(), "{index}");
+    }
 }
 
 /// n of P-256.

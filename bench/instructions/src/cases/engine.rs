@@ -145,7 +145,7 @@ impl Node {
             Hook::FromPu => (tuple.src, tuple.dst),
             Hook::ToPu => (tuple.dst, tuple.src),
         };
-        let key = FlowKey { pu: PuSlot(1), local: local.into(), remote: remote.into() };
+        let key = FlowKey::tcp(PuSlot(1), local.into(), remote.into());
         Ok(Packet {
             pu: PuSlot(1),
             hook,
@@ -197,6 +197,7 @@ impl Node {
                 Effect::Transmit { .. }
                 | Effect::Record(_)
                 | Effect::Teach(_)
+                | Effect::Block(..)
                 | Effect::ForgetConntrack(_) => {}
             }
         }

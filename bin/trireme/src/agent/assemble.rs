@@ -189,6 +189,7 @@ fn settings(config: &Config, unit: Option<&Pu>) -> UnitSettings {
                 include: config.identity.tags.include.as_ref().map(|keys| patterns(keys)),
                 exclude: patterns(&config.identity.tags.exclude),
             },
+            ..PuSettings::default()
         },
         other_protocols,
         fast_path: match own.fast_path.unwrap_or(common.fast_path) {

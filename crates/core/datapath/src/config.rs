@@ -24,6 +24,16 @@ pub struct EngineConfig {
     pub completed_timeout: Duration,
     /// Data that overtook the proof; defaults: 50 ms, 64 KiB and 32 packets per flow, 4 MiB in total.
     pub held: HeldLimits,
+    /// Fragments that overtook the first one; defaults: 250 ms, 64 fragments and 64 KiB per packet, 1 MiB in total.
+    pub fragments_held: HeldLimits,
+    /// Datagrams that wait for an exchange of identities; defaults: 3 s, 32 datagrams and 64 KiB per flow, 4 MiB in total.
+    pub first_datagrams: HeldLimits,
+    /// Fragmented packets under way whose first fragment was admitted; default 4,096.
+    pub fragmented: usize,
+    /// Flows of other protocols admitted lately; default 16,384.
+    pub flows: usize,
+    /// How long a back end may drop the packets of a refused flow without asking; default 10 s.
+    pub block_time: Duration,
     /// Packets that wait for a signature check, in total; default 1,024.
     pub parked_packets: usize,
     /// Signature checks under way at once; default 256.
@@ -83,6 +93,16 @@ impl Default for EngineConfig {
             responder_timeout: Duration::from_secs(40),
             completed_timeout: Duration::from_secs(40),
             held: HeldLimits::default(),
+            fragments_held: HeldLimits {
+                time: Duration::from_millis(250),
+                flow_packets: 64,
+                flow_bytes: 64 << 10,
+                total_bytes: 1 << 20,
+            },
+            first_datagrams: HeldLimits { time: Duration::from_secs(3), ..HeldLimits::default() },
+            fragmented: 4096,
+            flows: 16_384,
+            block_time: Duration::from_secs(10),
             parked_packets: 1024,
             verifications: 256,
             verify_source: BudgetConfig { per_second: 200, burst: 64 },

@@ -5,14 +5,16 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use trireme_flow::{
-    Aggregator, BoundedMap, Budget, FlowKey, HalfOpenTable, HeldQueue, PuSlot, Reason, SlotTable,
+    Aggregator, BoundedMap, Budget, Deadlines, FlowKey, FragmentKey, FragmentTable, HalfOpenKey,
+    HalfOpenTable, HeldQueue, PuSlot, Reason, SlotTable,
 };
 use trireme_identity::time::{Instant, Now, WallTime};
 use trireme_policy::Mode;
 use trireme_token::cache::TokenCache;
 use trireme_token::rotation::{OwnTokens, Settings};
 use trireme_token::{
-    AgreementPublic, IssueError, MacKey, PairKeys, RandomSource, Role, SeededRandom, TokenId, Verified,
+    AgreementPublic, IssueError, MacKey, PairKeys, Pooled, RandomSource, Role, SeededRandom, TokenId,
+    Verified,
 };
 use trireme_wire::tcp::Segment;
 
@@ -21,16 +23,22 @@ use crate::{
 };
 
 mod adopt;
+mod agents;
 mod authenticate;
 mod authorize;
 mod control;
 mod cookie;
+mod datagram;
 mod egress_segment;
 mod egress_syn;
 mod egress_syn_ack;
 mod emit;
+mod essential;
 mod established;
 mod event;
+mod exchange;
+mod exchange_message;
+mod fragment;
 mod handshake;
 mod icmp_error;
 mod ingress_segment;
@@ -49,6 +57,7 @@ mod revoke;
 mod teach;
 mod timeout;
 
+use agents::Agents;
 use handshake::Handshake;
 use jobs::Jobs;
 use parse::Parsed;
@@ -62,13 +71,23 @@ pub use remembered::PeersError;
 pub struct Engine {
     config: EngineConfig,
     secrets: Secrets,
-    random: SeededRandom,
+    random: Pooled<SeededRandom>,
     cookie_key: MacKey,
     own: OwnTokens,
     rotate_at: Instant,
     units: BTreeMap<PuSlot, Arc<Unit>>,
     handshakes: HalfOpenTable<Handshake>,
-    held: HeldQueue<Packet>,
+    held: HeldQueue<HalfOpenKey, Packet>,
+    flows: BoundedMap<FlowKey, datagram::Admitted>,
+    fragments: FragmentTable<fragment::First>,
+    fragments_held: HeldQueue<FragmentKey, Packet>,
+    /// Datagrams that wait for an exchange of identities.
+    waiting: HeldQueue<FlowKey, Packet>,
+    /// Repetitions of an exchange's messages.
+    retries: Deadlines<HalfOpenKey>,
+    /// Flows whose datagrams wait for the initiator to begin an exchange.
+    awaited: BoundedMap<FlowKey, exchange_message::Awaited>,
+    agents: Agents,
     jobs: Jobs,
     tokens: TokenCache,
     peers: Peers,
@@ -102,12 +121,12 @@ struct Known {
     tried_key: Option<KeyName>,
 }
 
-/// The packet under judgement and what is known about it.
-struct Context<'a> {
+/// The packet under judgement and what is known about it; the view is that of its protocol.
+struct Context<'a, V = Segment> {
     unit: Arc<Unit>,
     slot: PuSlot,
     key: FlowKey,
-    segment: Segment,
+    view: V,
     now: Now,
     out: &'a mut Vec<Effect>,
 }
@@ -119,7 +138,13 @@ enum Next {
     /// It is dropped.
     Drop(Reason),
     /// It waits for the proof of this handshake.
-    Hold(trireme_flow::HalfOpenKey),
+    Hold(HalfOpenKey),
+    /// It waits for the first fragment of this packet.
+    HoldFragment(FragmentKey),
+    /// It waits for the identity of the flow's other end.
+    HoldFlow(FlowKey),
+    /// The same, for a later fragment of a packet that waits.
+    HoldPart(FlowKey),
     /// It waits for this signature check.
     Park(u64),
     /// It was transmitted in the right order with others.
@@ -139,7 +164,7 @@ impl Engine {
         if config.units == 0 {
             return Err(EngineError::ZeroLimit("units"));
         }
-        let mut random = SeededRandom::new(seed);
+        let mut random = Pooled::new(SeededRandom::new(seed));
         let mut cookie_key = [0; 16];
         random.fill(&mut cookie_key);
         let settings = Settings { encoding: secrets.encoding, lifetime_secs: config.token_lifetime_secs };
@@ -154,6 +179,13 @@ impl Engine {
             units: BTreeMap::new(),
             handshakes: HalfOpenTable::new(config.half_open),
             held: HeldQueue::new(config.held),
+            flows: BoundedMap::new(config.flows),
+            fragments: FragmentTable::new(config.fragmented),
+            fragments_held: HeldQueue::new(config.fragments_held),
+            waiting: HeldQueue::new(config.first_datagrams),
+            retries: Deadlines::default(),
+            awaited: BoundedMap::new(config.flows),
+            agents: Agents::new(config.destinations),
             jobs: Jobs::new(config.verifications, config.parked_packets),
             tokens: TokenCache::new(tokens),
             peers: Peers::new(config.peers),
@@ -192,6 +224,28 @@ impl Engine {
                     Err(packet) => self.refuse_waiting(packet, &Reason::HeldFull.into(), now, out),
                 }
             }
+            Next::HoldFlow(flow) => {
+                let len = ip_payload_len(&packet);
+                self.hold_fragments(&packet, flow, now);
+                match self.waiting.push(flow, packet, len, now.monotonic) {
+                    Ok(()) => Verdict::Held,
+                    Err(packet) => self.refuse_waiting(packet, &Reason::HeldFull.into(), now, out),
+                }
+            }
+            Next::HoldPart(flow) => {
+                let len = ip_payload_len(&packet);
+                match self.waiting.push_part(flow, packet, len) {
+                    Ok(()) => Verdict::Held,
+                    Err(packet) => self.refuse_waiting(packet, &Reason::HeldFull.into(), now, out),
+                }
+            }
+            Next::HoldFragment(key) => {
+                let len = packet.bytes.len();
+                match self.fragments_held.push(key, packet, len, now.monotonic) {
+                    Ok(()) => Verdict::Held,
+                    Err(packet) => self.refuse_waiting(packet, &Reason::HeldFull.into(), now, out),
+                }
+            }
         }
     }
 
@@ -205,19 +259,23 @@ impl Engine {
         if unit.policy.mode() == Mode::Off {
             return Next::Pass;
         }
-        let segment = match parse::parse(&mut packet.bytes) {
+        let view = match parse::parse(&mut packet.bytes) {
             Ok(Parsed::Tcp(segment)) => segment,
-            Ok(Parsed::IcmpError(error)) => return self.icmp_error(&unit, packet, &error),
+            Ok(Parsed::Datagram(view)) => {
+                let key = parse::datagram_key(packet.pu, packet.hook, &view);
+                let mut cx = Context { unit, slot: packet.pu, key, view, now, out };
+                return self.judge_datagram(&mut cx, packet);
+            }
+            Ok(Parsed::IcmpError(error)) => return self.icmp_error(&unit, packet, &error, now, out),
             Err(reason) => return self.refuse_unparsed(&unit, packet, reason),
         };
-        let key = parse::flow_key(packet.pu, packet.hook, &segment);
-        let mut cx = Context { unit, slot: packet.pu, key, segment, now, out };
+        let key = parse::flow_key(packet.pu, packet.hook, &view);
+        let mut cx = Context { unit, slot: packet.pu, key, view, now, out };
         // Before the packet is looked at: the back end has forgotten the handshake, and a bad packet must not end it.
         let judged = self
             .adopt(&mut cx, packet)
             .and_then(|()| {
-                parse::check(&packet.bytes, &cx.segment)
-                    .map_err(|reason| Refused::by_hook(packet.hook, reason))
+                parse::check(&packet.bytes, &cx.view).map_err(|reason| Refused::by_hook(packet.hook, reason))
             })
             .and_then(|()| self.dispatch(&mut cx, packet));
         match judged {
@@ -227,7 +285,7 @@ impl Engine {
     }
 
     fn dispatch(&mut self, cx: &mut Context<'_>, packet: &mut Packet) -> Judged {
-        let flags = cx.segment.flags;
+        let flags = cx.view.flags;
         match packet.hook {
             Hook::FromPu if flags.is_syn() => self.egress_syn(cx, packet),
             Hook::ToPu if flags.is_syn() => self.ingress_syn(cx, packet),
@@ -255,6 +313,10 @@ impl Engine {
             half_open: self.handshakes.len(),
             held_packets,
             held_bytes,
+            fragmented: self.fragments.len(),
+            fragments_held: self.fragments_held.size().0,
+            waiting: self.waiting.size().0,
+            flows: self.flows.len(),
             parked_packets: self.jobs.parked(),
             verifications: self.jobs.len(),
             peers: self.peers.len(),
@@ -265,6 +327,11 @@ impl Engine {
             reasons: self.counters.clone(),
         }
     }
+}
+
+/// What a datagram of the largest size and its fragments have in common: headers do not count.
+fn ip_payload_len(packet: &Packet) -> usize {
+    trireme_wire::ip::Packet::parse(&packet.bytes).map_or(packet.bytes.len(), |ip| ip.payload_len())
 }
 
 /// Where packets are counted that no unit owns.

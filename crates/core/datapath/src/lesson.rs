@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use trireme_flow::{PuSlot, Reason};
-use trireme_identity::Direction;
 use trireme_identity::time::WallTime;
+use trireme_identity::{Direction, Protocol};
 use trireme_token::{AgreementPublic, Nonce, PairKeys, Role, TokenId};
 
 /// A short name of an agreement key: the first 16 bytes of its public half. Finding another key pair of the same name
@@ -203,7 +203,7 @@ pub struct SynHeader {
     pub tcp: Vec<u8>,
 }
 
-/// Equal events of handshakes and connections that the back end decided by itself, added up.
+/// Equal events of handshakes, connections and flows that the back end decided by itself, added up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackendEvent {
     /// The unit.
@@ -212,7 +212,9 @@ pub struct BackendEvent {
     pub direction: Direction,
     /// The peer.
     pub peer: PeerPlace,
-    /// The responder's own port.
+    /// The IP protocol.
+    pub protocol: Protocol,
+    /// The responder's own port, or what stands for it in the name of a flow.
     pub port: u16,
     /// [`Reason::Accepted`], or why not.
     pub reason: Reason,
@@ -224,7 +226,7 @@ pub struct BackendEvent {
     pub remote: IpAddr,
     /// Connections that began.
     pub starts: u64,
-    /// Handshakes refused.
+    /// Handshakes refused; packets dropped because of an [`Effect::Block`](crate::Effect::Block).
     pub refused: u64,
     /// Connections that ended.
     pub ends: u64,

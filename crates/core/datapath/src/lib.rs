@@ -17,9 +17,10 @@ mod verify;
 pub use config::{EngineConfig, EngineError, KnownTokens, Secrets};
 pub use engine::{Engine, PeersError};
 pub use lesson::{BackendEvent, HalfOpenEntry, KeyName, Lesson, OwnAttachment, Party, PeerPlace, SynHeader};
-pub use packet::{Effect, Hook, Packet, Toward, Verdict};
+pub use packet::{Block, Effect, Hook, Packet, Toward, Verdict};
 pub use stats::EngineStats;
 pub use unit::{
-    Authorize, NotifyPeer, OnPolicyChange, PuError, PuSettings, PuSpec, Refusal, Strictness, TargetNetworks,
+    Authorize, Essential, NotifyPeer, OnPolicyChange, OtherProtocols, PuError, PuSettings, PuSpec, Refusal,
+    Strictness, TargetNetworks, judges_other_protocols,
 };
 pub use verify::{VerifyDone, VerifyJob};

@@ -1,6 +1,9 @@
 //! What goes in and what comes out.
 
+use std::time::Duration;
+
 use trireme_flow::{ConnectionEntry, FlowKey, FlowRecord, PuSlot, Reason};
+use trireme_token::Role;
 use trireme_wire::tuple::Tuple;
 
 use crate::{HalfOpenEntry, Lesson, VerifyJob};
@@ -43,7 +46,8 @@ pub struct Packet {
     pub bytes: Vec<u8>,
     /// The segment size, if the packet is to be cut into segments further down.
     pub gso_size: Option<u16>,
-    /// What the connection table held for it, current or not; for an ICMP error, for the packet it quotes.
+    /// What the connection table held for it, current or not; for an ICMP error, for the packet it quotes. Later fragments
+    /// have none.
     pub connection: Option<ConnectionEntry>,
     /// The handshake that the back end hands over with it.
     pub half_open: Option<HalfOpenEntry>,
@@ -69,6 +73,24 @@ pub enum Verdict {
     Held,
 }
 
+/// A flow that the policy refuses, so that its next packets need not come to the engine.
+///
+/// It concerns only packets from the end that `role` says has begun the flow, and neither datagrams that begin with the TAP
+/// magic nor those of a connection entry. A table of such flows forgets the oldest when it is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The unit's part in the flow: as initiator its own packets are dropped, as responder those that it is sent.
+    pub role: Role,
+    /// It holds in this epoch of the unit only.
+    pub epoch: u32,
+    /// As which the dropped packets are counted.
+    pub reason: Reason,
+    /// The number of the rule that refused.
+    pub rule: Option<u16>,
+    /// How long it holds.
+    pub lasts: Duration,
+}
+
 /// What the back end has to do beside the verdict, in the order of emission.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "effects live for one call; records among them are rare")]
@@ -86,10 +108,12 @@ pub enum Effect {
     },
     /// Run the job on any thread and give its result to `Engine::handle_verified`.
     Verify(VerifyJob),
-    /// Write the entry into the connection table, over whatever is there.
+    /// Write the entry into the connection table, over whatever is there, a [`Block`] too.
     Install(FlowKey, ConnectionEntry),
     /// Remove the entry from the connection table, if there is one.
     Remove(FlowKey),
+    /// Drop a flow's packets without asking, for a while. Never for TCP; a back end that does not care goes on asking.
+    Block(FlowKey, Block),
     /// Hand the record to the collectors.
     Record(FlowRecord),
     /// A fact for a back end that completes handshakes by itself; others ignore it.

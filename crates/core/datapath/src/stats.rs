@@ -13,6 +13,14 @@ pub struct EngineStats {
     pub held_packets: usize,
     /// The bytes of the packets that wait for a proof.
     pub held_bytes: usize,
+    /// Fragmented packets under way whose first fragment was admitted.
+    pub fragmented: usize,
+    /// Fragments that wait for the first one.
+    pub fragments_held: usize,
+    /// Datagrams that wait for an exchange of identities.
+    pub waiting: usize,
+    /// Flows of other protocols admitted lately.
+    pub flows: usize,
     /// Packets that wait for a signature check.
     pub parked_packets: usize,
     /// Signature checks under way.

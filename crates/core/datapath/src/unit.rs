@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use trireme_flow::PuSlot;
-use trireme_identity::{PuId, TagSet};
-use trireme_policy::CompiledPolicy;
+use trireme_identity::{Direction, Protocol, PuId, TagSet};
+use trireme_policy::{CompiledPolicy, Mode};
 use trireme_token::{IssueError, TagFilter};
 
 /// A processing unit to be enforced.
@@ -43,6 +43,60 @@ pub struct PuSettings {
     pub target_networks: TargetNetworks,
     /// Which tags go into the unit's token.
     pub tag_filter: TagFilter,
+    /// What becomes of protocols that no rule speaks about.
+    pub other_protocols: OtherProtocols,
+    /// Packets between the unit's own addresses: to be judged where others share the addresses, as on a host.
+    pub to_itself: Essential,
+    /// DHCP: to be judged where others see to the unit's addresses, as in a container.
+    pub dhcp: Essential,
+}
+
+/// What becomes of protocols other than TCP that no rule speaks about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OtherProtocols {
+    /// UDP, ICMP, SCTP, UDP-Lite and DCCP are judged as the policy judges what no rule speaks about; others are refused.
+    #[default]
+    Deny,
+    /// They pass unjudged.
+    Allow,
+}
+
+/// Whether packets that some units cannot live without are judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Essential {
+    /// By the policy, like all others.
+    #[default]
+    Judged,
+    /// They always pass.
+    Passes,
+}
+
+impl PuSpec {
+    /// Whether packets of the protocol are judged in this direction.
+    ///
+    /// A setting for what no rule speaks about says nothing once a rule does.
+    #[must_use]
+    pub fn judges(&self, direction: Direction, protocol: Protocol) -> bool {
+        protocol == Protocol::TCP
+            || self.settings.other_protocols == OtherProtocols::Deny
+            || self.policy.has_rules_for(direction, protocol)
+    }
+
+    /// Whether any packet but those of TCP needs the engine: if not, a back end may let them all pass.
+    #[must_use]
+    pub fn judges_other_protocols(&self) -> bool {
+        judges_other_protocols(&self.policy, self.settings.other_protocols)
+    }
+}
+
+/// [`PuSpec::judges_other_protocols`] of a unit with this policy and setting.
+#[must_use]
+pub fn judges_other_protocols(policy: &CompiledPolicy, other_protocols: OtherProtocols) -> bool {
+    let has_rules = |direction| policy.has_rules_beyond(direction, Protocol::TCP);
+    policy.mode() != Mode::Off
+        && (other_protocols == OtherProtocols::Deny
+            || has_rules(Direction::Ingress)
+            || has_rules(Direction::Egress))
 }
 
 /// Which side of a connection authorizes; both always authenticate.

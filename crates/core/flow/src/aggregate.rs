@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use trireme_identity::Direction;
 use trireme_identity::time::{Instant, Now};
+use trireme_identity::{Direction, Protocol};
 use trireme_token::TokenId;
 
 use crate::{Action, Deadlines, FlowRecord, PuSlot, Reason};
@@ -17,6 +17,8 @@ pub struct RecordKey {
     pub pu: PuSlot,
     /// Its direction.
     pub direction: Direction,
+    /// The IP protocol.
+    pub protocol: Protocol,
     /// The initiator's address.
     pub source: IpAddr,
     /// The responder's address and port.
@@ -128,8 +130,8 @@ impl Aggregator {
 
 #[cfg(test)]
 mod tests {
+    use trireme_identity::TagSet;
     use trireme_identity::time::WallTime;
-    use trireme_identity::{Protocol, TagSet};
 
     use super::*;
     use crate::Party;
@@ -138,6 +140,7 @@ mod tests {
         RecordKey {
             pu: PuSlot(1),
             direction: Direction::Ingress,
+            protocol: Protocol::TCP,
             source: "10.0.0.2".parse().unwrap(),
             destination: ("10.0.0.1".parse().unwrap(), port),
             peer: TokenId::ZERO,

@@ -53,6 +53,11 @@ impl<K: Ord + Clone, V> BoundedMap<K, V> {
         self.cells.remove(key).map(|cell| cell.value)
     }
 
+    /// Removes every entry whose key does not hold.
+    pub fn retain(&mut self, holds: impl Fn(&K) -> bool) {
+        self.cells.retain(|key, _| holds(key));
+    }
+
     /// Removes every entry.
     pub fn clear(&mut self) {
         self.cells.clear();

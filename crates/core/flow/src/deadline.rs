@@ -38,6 +38,11 @@ impl<K: Ord + Copy> Deadlines<K> {
         if self.next()? > now {
             return None;
         }
+        self.pop_first()
+    }
+
+    /// Removes and returns the key that is due first, due or not.
+    pub fn pop_first(&mut self) -> Option<K> {
         self.queue.pop_first().map(|(_, key)| key)
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use trireme_identity::Protocol;
 use trireme_identity::time::Instant;
 use trireme_token::Role;
 
@@ -276,7 +277,7 @@ impl<T> HalfOpenTable<T> {
 const MIN_KEY: HalfOpenKey = {
     let nowhere = (IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
     HalfOpenKey {
-        flow: FlowKey { pu: PuSlot(0), local: nowhere, remote: nowhere },
+        flow: FlowKey::new(PuSlot(0), Protocol(0), nowhere, nowhere),
         role: Role::Initiator,
         isn: 0,
     }

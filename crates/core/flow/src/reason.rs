@@ -82,21 +82,25 @@ reasons! {
         0 Accepted "accepted" "The policy allows the connection." => "none needed.";
         1 Consumed "consumed" "The segment was a message between enforcers and ends here." => "none needed.";
         2 Reauthorized "reauthorized" "A live connection was judged again after a change and goes on." => "none needed.";
+        3 Unjudged "unjudged" "The protocol passed unjudged: the unit's settings allow it and no rule speaks about it." => "set other-protocols to deny, or write a rule.";
     }
     Network {
         100 Malformed "malformed" "The packet contradicts itself: lengths, offsets or options do not fit." => "look for a broken sender or a scan.";
         101 Truncated "truncated" "The packet ends before its headers do." => "look for a broken sender or a capture limit.";
-        102 Fragment "fragment" "The packet is an IP fragment." => "lower the MTU or enable path MTU discovery.";
+        102 Fragment "fragment" "The packet is a fragment of TCP, or a first fragment without its whole header." => "lower the MTU or enable path MTU discovery.";
         103 OddFlags "odd-flags" "The TCP flags form no combination that a stack sends." => "look for a scan.";
         104 BadChecksum "bad-checksum" "The TCP or IP checksum is wrong; rewriting must not repair it." => "look for a broken link or offload driver.";
-        105 ProtocolDenied "protocol-denied" "The protocol is not handled for this processing unit." => "allow it in the unit's settings if it is wanted.";
-        106 IcmpUnknown "icmp-unknown" "The ICMP error quotes no connection that is known here." => "none; it is stray or forged.";
+        105 ProtocolDenied "protocol-denied" "No rule speaks about the protocol, and the unit's settings do not allow it." => "write a rule about it, or allow it in the unit's settings.";
+        106 IcmpUnknown "icmp-unknown" "The ICMP error quotes no connection or flow that is known here." => "none; it is stray or forged.";
         107 HostilePath "hostile-path" "A SYN-ACK acknowledged the payload of a SYN: the path or stack takes it for data." => "exclude the destination from the target networks.";
         108 PlainFallback "plain-fallback" "SYNs with identity found no answer, so the third retransmission left without." => "exclude the destination from the target networks, or set strict-identity.";
         109 SimultaneousOpen "simultaneous-open" "Both ends sent a SYN for the same connection." => "have one side listen.";
-        110 Stray "stray" "The segment belongs to no connection that is known here." => "none for scans; after a restart of the agent the application reconnects.";
+        110 Stray "stray" "The packet belongs to no connection that is known here." => "none for scans; after a restart of the agent the application reconnects.";
         111 ProofMissing "proof-missing" "Data came before the initiator's proof and the proof did not follow in time." => "look for loss, or for a device that strips payloads of ACKs.";
         112 ResetUnproven "reset-unproven" "A reset did not fit the connection it aims at." => "none; it is late or forged.";
+        113 FragmentOrphan "fragment-orphan" "The first fragment of the packet was not admitted here, or did not come in time." => "look for loss, or send smaller datagrams.";
+        114 NoAnswer "no-answer" "An exchange of identities over UDP found no answer, so the address rules decide." => "install an agent there, or exclude the address from the target networks.";
+        115 ProofUnconfirmed "proof-unconfirmed" "The proof of a flow over UDP was never confirmed, so the flow begins anew." => "look for loss on the path.";
     }
     Peer {
         200 TapMalformed "tap-malformed" "The TAP message is not in its one valid form." => "look for a foreign or broken implementation.";
@@ -130,6 +134,7 @@ reasons! {
         300 PayloadFromPu "payload-from-pu" "The processing unit put a payload on a SYN, SYN-ACK or reset; it was removed." => "turn TCP Fast Open off to be quiet.";
         301 TapFromPu "tap-from-pu" "The processing unit itself wrote a TAP message." => "look for a compromised workload.";
         302 UnitUnknown "unit-unknown" "No processing unit has this slot." => "none; the unit has gone.";
+        303 RouterSpoof "router-spoof" "The processing unit sent a router's message: an advertisement or a redirect." => "look for a compromised workload; a router is no processing unit.";
     }
     Policy {
         400 PolicyIngress "policy-ingress" "The receiver's rules refuse the initiator." => "allow the tags named in the explanation.";

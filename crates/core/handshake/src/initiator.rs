@@ -68,6 +68,8 @@ pub enum Input<'a> {
     },
     /// The peer sends a SYN.
     PeerSyn,
+    /// The responder's enforcer confirms the proof, over UDP.
+    Confirmation(Message<'a>),
     /// The peer's enforcer sends kind 4.
     Refusal {
         /// The message.

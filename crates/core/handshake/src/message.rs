@@ -41,13 +41,14 @@ pub struct Sender {
 /// # Errors
 /// [`TapError`] if the attachment does not fit.
 pub fn syn(
+    protocol: Protocol,
     from: Sender,
     family: Family,
     seal: Seal<'_>,
     attached: Option<Attachment<'_>>,
 ) -> Result<Vec<u8>, TapError> {
     let (token_len, credential_len) = lengths(attached)?;
-    let body = Body::Syn { family, protocol: Protocol::TCP, token_len, credential_len };
+    let body = Body::Syn { family, protocol, token_len, credential_len };
     finish(from, body, seal, Nonce::ZERO, attached)
 }
 
@@ -67,12 +68,12 @@ pub fn syn_ack(
     finish(from, body, Seal::Mac(key, peer.token), peer.nonce, attached)
 }
 
-/// Makes kind 3, the proof, an answer to `peer`.
+/// Makes kind 3, the proof, an answer to `peer`; over UDP with the responder's key the confirmation as well.
 ///
 /// # Errors
 /// [`TapError`], never for valid arguments.
-pub fn ack(from: Sender, key: &MacKey, peer: Sender) -> Result<Vec<u8>, TapError> {
-    let body = Body::Ack { echo: peer.nonce.0 };
+pub fn ack(protocol: Protocol, from: Sender, key: &MacKey, peer: Sender) -> Result<Vec<u8>, TapError> {
+    let body = Body::Ack { echo: peer.nonce.0, protocol };
     finish(from, body, Seal::Mac(key, peer.token), peer.nonce, None)
 }
 
@@ -80,8 +81,8 @@ pub fn ack(from: Sender, key: &MacKey, peer: Sender) -> Result<Vec<u8>, TapError
 ///
 /// # Errors
 /// [`TapError`], never for valid arguments.
-pub fn ack_again(from: Sender, mac: [u8; 16], peer: Sender) -> Result<Vec<u8>, TapError> {
-    let body = Body::Ack { echo: peer.nonce.0 };
+pub fn ack_again(protocol: Protocol, from: Sender, mac: [u8; 16], peer: Sender) -> Result<Vec<u8>, TapError> {
+    let body = Body::Ack { echo: peer.nonce.0, protocol };
     Header { flags: Flags::MAC, token_id: from.token.0, nonce: from.nonce.0, mac, body }.encode(&[], &[])
 }
 
@@ -90,6 +91,7 @@ pub fn ack_again(from: Sender, mac: [u8; 16], peer: Sender) -> Result<Vec<u8>, T
 /// # Errors
 /// [`TapError`], never for valid arguments.
 pub fn refusal(
+    protocol: Protocol,
     from: TokenId,
     key: Option<&MacKey>,
     peer: Sender,
@@ -100,20 +102,28 @@ pub fn refusal(
     let echo = peer.nonce.0;
     match key {
         Some(key) => {
-            let body = Body::Refusal { echo, reason, rule };
+            let body = Body::Refusal { echo, protocol, reason, rule };
             finish(from, body, Seal::Mac(key, peer.token), peer.nonce, None)
         }
-        None => finish(from, Body::Refusal { echo, reason: 0, rule: 0 }, Seal::Open, peer.nonce, None),
+        None => {
+            finish(from, Body::Refusal { echo, protocol, reason: 0, rule: 0 }, Seal::Open, peer.nonce, None)
+        }
     }
 }
 
-/// Makes kind 5, a request for the token of the sender of the nonce `echo`.
+/// Makes kind 5, a request for the token of the sender of the nonce `echo`, or over UDP, with a zero nonce and a MAC, for a
+/// new exchange.
 ///
 /// # Errors
 /// [`TapError`], never for valid arguments.
-pub fn token_request(from: TokenId, echo: Nonce, seal: Seal<'_>) -> Result<Vec<u8>, TapError> {
+pub fn token_request(
+    protocol: Protocol,
+    from: TokenId,
+    echo: Nonce,
+    seal: Seal<'_>,
+) -> Result<Vec<u8>, TapError> {
     let from = Sender { token: from, nonce: Nonce::ZERO };
-    finish(from, Body::TokenRequest { echo: echo.0 }, seal, echo, None)
+    finish(from, Body::TokenRequest { echo: echo.0, protocol }, seal, echo, None)
 }
 
 /// Checks the MAC of a message that answers `receiver`.

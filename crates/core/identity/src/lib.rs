@@ -42,6 +42,24 @@ impl Protocol {
     pub const ICMPV6: Self = Self(58);
     /// Stream Control Transmission Protocol (RFC 9260).
     pub const SCTP: Self = Self(132);
+    /// Internet Group Management Protocol (RFC 3376).
+    pub const IGMP: Self = Self(2);
+    /// Datagram Congestion Control Protocol (RFC 4340).
+    pub const DCCP: Self = Self(33);
+    /// Lightweight User Datagram Protocol (RFC 3828).
+    pub const UDP_LITE: Self = Self(136);
+
+    /// Whether its header begins with a source and a destination port.
+    #[must_use]
+    pub const fn has_ports(self) -> bool {
+        matches!(self, Self::TCP | Self::UDP | Self::SCTP | Self::DCCP | Self::UDP_LITE)
+    }
+
+    /// Whether it is ICMP or ICMPv6.
+    #[must_use]
+    pub const fn is_icmp(self) -> bool {
+        matches!(self, Self::ICMP | Self::ICMPV6)
+    }
 }
 
 impl std::fmt::Display for Protocol {
@@ -52,6 +70,9 @@ impl std::fmt::Display for Protocol {
             Self::ICMP => f.write_str("icmp"),
             Self::ICMPV6 => f.write_str("icmpv6"),
             Self::SCTP => f.write_str("sctp"),
+            Self::IGMP => f.write_str("igmp"),
+            Self::DCCP => f.write_str("dccp"),
+            Self::UDP_LITE => f.write_str("udplite"),
             Self(number) => write!(f, "{number}"),
         }
     }

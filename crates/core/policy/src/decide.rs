@@ -109,6 +109,12 @@ impl CompiledPolicy {
         self.side(direction).facts.iter().any(|facts| facts.services.contain_protocol(protocol))
     }
 
+    /// Whether a rule of this direction names another protocol than this one, or every protocol.
+    #[must_use]
+    pub fn has_rules_beyond(&self, direction: Direction, protocol: Protocol) -> bool {
+        self.side(direction).facts.iter().any(|facts| facts.services.contain_beyond(protocol))
+    }
+
     /// Whether a peer with an identity may be judged by its address as well: then a verdict about it holds for that address
     /// only.
     #[must_use]
@@ -215,6 +221,12 @@ impl Tier {
 }
 
 impl Decision {
+    /// What stands for a decision where the policy is not asked: accepted, on no rule.
+    #[must_use]
+    pub const fn unjudged() -> Self {
+        Self::without_rule(Action::Accept, Basis::Unrestricted)
+    }
+
     const fn without_rule(action: Action, basis: Basis) -> Self {
         Self {
             action,

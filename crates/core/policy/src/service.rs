@@ -10,7 +10,7 @@ use trireme_identity::Protocol;
 pub enum ServiceError {
     /// The protocol is missing or unknown.
     #[error(
-        "{0:?} names no protocol: write tcp, udp, sctp, icmp, icmpv6 or a number from 0 to 255, as in \"80/tcp\""
+        "{0:?} names no protocol: write tcp, udp, sctp, dccp, udplite, icmp, icmpv6, igmp or a number from 0 to 255, as in \"80/tcp\""
     )]
     Protocol(String),
     /// The port is not a number from 0 to 65535.
@@ -61,7 +61,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError::EmptyRange`] if `first` is above `last`, [`ServiceError::NoPorts`] if the protocol has none.
     pub fn ports(protocol: Protocol, first: u16, last: u16) -> Result<Self, ServiceError> {
-        if !has_ports(protocol) {
+        if !protocol.has_ports() {
             return Err(ServiceError::NoPorts(protocol));
         }
         if first > last {
@@ -75,7 +75,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Protocol`] if the protocol is neither ICMP nor ICMPv6.
     pub fn icmp(protocol: Protocol, kind: u8, code: Option<u8>) -> Result<Self, ServiceError> {
-        if !is_icmp(protocol) {
+        if !protocol.is_icmp() {
             return Err(ServiceError::Protocol(protocol.to_string()));
         }
         let (low, high) = code.map_or((0, u8::MAX), |code| (code, code));
@@ -121,7 +121,7 @@ impl fmt::Display for Service {
         if self.first == 0 && self.last == u16::MAX {
             return write!(f, "{protocol}");
         }
-        if is_icmp(protocol) {
+        if protocol.is_icmp() {
             let ([kind, code], [_, last]) = (self.first.to_be_bytes(), self.last.to_be_bytes());
             return if code == last {
                 write!(f, "{protocol}/{kind}/{code}")
@@ -165,6 +165,17 @@ impl Services {
     }
 }
 
+impl Services {
+    /// Whether something other than `protocol` is covered.
+    #[must_use]
+    pub fn contain_beyond(&self, protocol: Protocol) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(list) => list.iter().any(|service| service.protocol != protocol),
+        }
+    }
+}
+
 impl fmt::Display for Services {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -178,20 +189,14 @@ impl fmt::Display for Services {
     }
 }
 
-const fn is_icmp(protocol: Protocol) -> bool {
-    protocol.0 == Protocol::ICMP.0 || protocol.0 == Protocol::ICMPV6.0
-}
-
-/// TCP, UDP, SCTP, DCCP and UDP-Lite carry port numbers.
-const fn has_ports(protocol: Protocol) -> bool {
-    matches!(protocol.0, 6 | 17 | 132 | 33 | 136)
-}
-
 fn protocol(text: &str) -> Result<Protocol, ServiceError> {
     match text {
         "tcp" => Ok(Protocol::TCP),
         "udp" => Ok(Protocol::UDP),
         "sctp" => Ok(Protocol::SCTP),
+        "dccp" => Ok(Protocol::DCCP),
+        "udplite" => Ok(Protocol::UDP_LITE),
+        "igmp" => Ok(Protocol::IGMP),
         "icmp" => Ok(Protocol::ICMP),
         "icmpv6" => Ok(Protocol::ICMPV6),
         number => number.parse().map(Protocol).map_err(|_| ServiceError::Protocol(text.to_owned())),

@@ -40,7 +40,7 @@ pub use id::{AgreementPublic, HexError, KeyId, Nonce, TokenId};
 pub use mac::{MAC_LEN, MacKey, mac, mac_matches};
 pub use p256::{KeyError, SigningKey, VerifyingKey};
 pub use psk::{Psk, PskError};
-pub use random::{RandomSource, SeededRandom};
+pub use random::{Pooled, RandomSource, SeededRandom};
 pub use signer::{
     DEFAULT_LIFETIME_SECS, DEFAULT_PAYLOAD_LIMIT, IssueError, LongestTags, MAX_LIFETIME_SECS,
     MIN_LIFETIME_SECS, Signer, SignerError, TAP_HEADER_LEN, Token, TokenRequest,

@@ -46,11 +46,14 @@ pub fn mac(
     peer_token: &TokenId,
     peer_nonce: &Nonce,
 ) -> [u8; MAC_LEN] {
-    let parts = [header_0_40.as_slice(), header_56_80, &peer_token.0, &peer_nonce.0];
     let mut message = [0; 96];
-    for (to, from) in message.iter_mut().zip(parts.into_iter().flatten()) {
-        *to = *from;
-    }
+    let (first, rest) = message.split_at_mut(40);
+    let (second, rest) = rest.split_at_mut(24);
+    let (third, fourth) = rest.split_at_mut(16);
+    first.copy_from_slice(header_0_40);
+    second.copy_from_slice(header_56_80);
+    third.copy_from_slice(&peer_token.0);
+    fourth.copy_from_slice(&peer_nonce.0);
     SipHasher24::new_with_key(&key.0).hash(&message).as_bytes()
 }
 

@@ -51,6 +51,47 @@ impl std::fmt::Debug for SeededRandom {
     }
 }
 
+/// Bytes that are drawn at a time.
+const POOL: usize = 1024;
+
+/// Draws from a source in larger portions: where few bytes are wanted often, most of the source's work is saved.
+///
+/// What was handed out is erased; what waits to be would be known to whoever reads the memory.
+pub struct Pooled<R> {
+    source: R,
+    pool: Zeroizing<[u8; POOL]>,
+    left: usize,
+}
+
+impl<R: RandomSource> Pooled<R> {
+    /// Draws nothing yet.
+    #[must_use]
+    pub fn new(source: R) -> Self {
+        Self { source, pool: Zeroizing::new([0; POOL]), left: 0 }
+    }
+}
+
+impl<R: RandomSource> RandomSource for Pooled<R> {
+    fn fill(&mut self, out: &mut [u8]) {
+        for byte in out {
+            if self.left == 0 {
+                self.source.fill(self.pool.as_mut_slice());
+                self.left = POOL;
+            }
+            self.left -= 1;
+            if let Some(next) = self.pool.get_mut(self.left) {
+                *byte = std::mem::take(next);
+            }
+        }
+    }
+}
+
+impl<R> std::fmt::Debug for Pooled<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pooled(redacted)")
+    }
+}
+
 /// Draws `N` secret bytes.
 pub(crate) fn secret<const N: usize>(rng: &mut dyn RandomSource) -> Zeroizing<[u8; N]> {
     let mut bytes = Zeroizing::new([0; N]);
@@ -77,6 +118,25 @@ mod tests {
         assert_ne!(a, draw(&mut other));
         assert_ne!(a, draw(&mut first));
         assert_ne!(a[..32], a[32..64]);
+    }
+
+    #[test]
+    fn a_pool_hands_out_every_byte_once_and_keeps_none_of_them() {
+        let mut whole = [0; POOL];
+        SeededRandom::new([7; 32]).fill(&mut whole);
+        whole.reverse();
+
+        let mut pooled = Pooled::new(SeededRandom::new([7; 32]));
+        let mut parts = [0; POOL];
+        for part in parts.chunks_mut(24) {
+            pooled.fill(part);
+        }
+        assert_eq!(parts, whole);
+        assert_eq!(pooled.pool.as_slice(), [0; POOL]);
+
+        let mut next = [0; 24];
+        pooled.fill(&mut next);
+        assert_ne!(next, parts[..24], "the same portion twice");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Packets made from nothing: TCP segments, resets and ICMP errors, with full checksums.
+//! Packets made from nothing: TCP segments, UDP datagrams, resets and ICMP errors, with full checksums.
 
 use std::net::IpAddr;
 
@@ -7,13 +7,14 @@ use trireme_identity::Protocol;
 
 use crate::ParseError;
 use crate::checksum;
+use crate::datagram::UDP_HEADER_LEN;
 use crate::ip::{self, Hop};
 use crate::tcp::{self, Flags, options};
 use crate::tuple::Endpoint;
 
 mod reply;
 
-pub use reply::{icmp_admin_prohibited, rst_for};
+pub use reply::{Unreachable, icmp_admin_prohibited, icmp_unreachable, rst_for};
 
 /// Hop limit of packets that answer another.
 pub const DEFAULT_HOP_LIMIT: u8 = 64;
@@ -114,6 +115,27 @@ pub fn tcp(spec: &TcpSpec<'_>) -> Result<Vec<u8>, BuildError> {
     packet.resize(end, options::END);
     packet.extend_from_slice(spec.payload);
     checksum::complete(&mut packet).map_err(|_| BuildError::TooLong { len })?;
+    Ok(packet)
+}
+
+/// Builds a UDP datagram.
+///
+/// # Errors
+/// [`BuildError::PortZero`] for the destination, [`BuildError::FamilyMismatch`], [`BuildError::TooLong`].
+pub fn udp(src: Endpoint, dst: Endpoint, hop_limit: u8, data: &[u8]) -> Result<Vec<u8>, BuildError> {
+    if dst.port == 0 {
+        return Err(BuildError::PortZero);
+    }
+    let too_long = BuildError::TooLong { len: data.len() };
+    let len = UDP_HEADER_LEN + data.len();
+    let length = u16::try_from(len).map_err(|_| too_long)?;
+    let mut packet = header(src.addr, dst.addr, Protocol::UDP, Hop::from(hop_limit), len)?;
+    packet.extend_from_slice(&src.port.to_be_bytes());
+    packet.extend_from_slice(&dst.port.to_be_bytes());
+    packet.extend_from_slice(&length.to_be_bytes());
+    packet.extend_from_slice(&[0, 0]);
+    packet.extend_from_slice(data);
+    checksum::complete_udp(&mut packet).map_err(|_| too_long)?;
     Ok(packet)
 }
 

@@ -8,6 +8,7 @@ use trireme_identity::Protocol;
 
 use crate::ParseError;
 use crate::bytes::{be16, put};
+use crate::datagram::{self, Datagram, Ports, Transport};
 use crate::ip::{self, Family};
 use crate::tcp::{self, Segment};
 
@@ -63,6 +64,56 @@ pub fn complete(bytes: &mut [u8]) -> Result<(), ParseError> {
     let transport = bytes.get(ip.payload()).ok_or(ParseError::Truncated)?;
     let sum = pseudo_header(ip.src, ip.dst, Protocol::TCP, transport.len()).with(transport);
     put(bytes, at, &(!sum.fold()).to_be_bytes()).ok_or(ParseError::Truncated)
+}
+
+/// Checks the checksum of a whole UDP datagram and, for IPv4, the header checksum; over IPv4 it may be absent.
+///
+/// A fragment, or a datagram that was not parsed from these bytes, is [`Checksum::Invalid`].
+#[must_use]
+pub fn verify_udp(bytes: &[u8], datagram: &Datagram) -> Checksum {
+    let ip = &datagram.ip;
+    let Some(udp) = udp_of(bytes, datagram) else { return Checksum::Invalid };
+    if ip.family == Family::V4 && !ip::ipv4_header_is_intact(bytes, ip.header_len) {
+        return Checksum::Invalid;
+    }
+    let field = be16(udp, datagram::UDP_CHECKSUM_AT);
+    let pseudo = pseudo_header(ip.src, ip.dst, Protocol::UDP, udp.len());
+    let is_right = match field {
+        Some(0) => ip.family == Family::V4,
+        Some(_) | None => pseudo.with(udp).fold() == u16::MAX,
+    };
+    if is_right {
+        Checksum::Valid
+    } else if field == Some(pseudo.fold()) {
+        Checksum::Partial
+    } else {
+        Checksum::Invalid
+    }
+}
+
+/// Computes the IPv4 header checksum and the UDP checksum of a datagram anew. As [`complete`], it repairs anything.
+///
+/// # Errors
+/// Those of [`Datagram::parse`].
+pub fn complete_udp(bytes: &mut [u8]) -> Result<(), ParseError> {
+    let datagram = Datagram::parse(bytes)?;
+    let ip = datagram.ip;
+    if ip.family == Family::V4 {
+        ip::refresh_ipv4_checksum(bytes, ip.header_len).ok_or(ParseError::Truncated)?;
+    }
+    let at = ip.header_len + datagram::UDP_CHECKSUM_AT;
+    put(bytes, at, &[0, 0]).ok_or(ParseError::Truncated)?;
+    let udp = udp_of(bytes, &datagram).ok_or(ParseError::UdpLength)?;
+    let sum = !pseudo_header(ip.src, ip.dst, Protocol::UDP, udp.len()).with(udp).fold();
+    // Zero means that there is none (RFC 768).
+    let sum = if sum == 0 { u16::MAX } else { sum };
+    put(bytes, at, &sum.to_be_bytes()).ok_or(ParseError::Truncated)
+}
+
+/// UDP header and data, as far as the UDP length says.
+fn udp_of<'a>(bytes: &'a [u8], datagram: &Datagram) -> Option<&'a [u8]> {
+    let Transport::Ports(Ports { data, .. }) = &datagram.transport else { return None };
+    datagram.is_whole_udp().then(|| bytes.get(datagram.ip.header_len..data.end))?
 }
 
 /// Makes a segment's checksum partial, as a stack with checksum offload leaves it.

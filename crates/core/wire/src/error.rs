@@ -37,6 +37,12 @@ pub enum ParseError {
     /// A fragment: transport headers cannot be trusted or are absent.
     #[error("packet is a fragment")]
     Fragment,
+    /// The transport protocol is TCP.
+    #[error("protocol is TCP")]
+    Tcp,
+    /// The UDP length is below 8 bytes or leaves the packet.
+    #[error("UDP length is out of range")]
+    UdpLength,
     /// The transport protocol is not TCP.
     #[error("protocol is not TCP")]
     NotTcp,
@@ -49,14 +55,14 @@ pub enum ParseError {
     /// A TCP option of length 0 or 1, or one that leaves the header.
     #[error("TCP options are malformed")]
     TcpOptions,
-    /// Source or destination port 0.
+    /// Source or destination port 0; a UDP source may have none.
     #[error("port is zero")]
     PortZero,
 }
 
 impl ParseError {
     /// Every variant, for tables and counters.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Truncated,
         Self::Version,
         Self::HeaderLength,
@@ -68,6 +74,8 @@ impl ParseError {
         Self::ExtensionHeaderCount,
         Self::Jumbogram,
         Self::Fragment,
+        Self::Tcp,
+        Self::UdpLength,
         Self::NotTcp,
         Self::NotIcmp,
         Self::TcpOffset,
@@ -90,6 +98,8 @@ impl ParseError {
             Self::ExtensionHeaderCount => "too-many-extension-headers",
             Self::Jumbogram => "jumbogram",
             Self::Fragment => "fragment",
+            Self::Tcp => "tcp",
+            Self::UdpLength => "bad-udp-length",
             Self::NotTcp => "not-tcp",
             Self::NotIcmp => "not-icmp",
             Self::TcpOffset => "bad-tcp-offset",

@@ -1,12 +1,13 @@
-//! ICMP errors and the TCP segment that they quote.
+//! ICMP errors and the packet that they quote.
 
 use std::ops::Range;
 
 use trireme_identity::Protocol;
 
 use crate::ParseError;
-use crate::bytes::{be16, be32};
+use crate::bytes::be32;
 use crate::checksum::{Sum, pseudo_header};
+use crate::datagram::{self, Message};
 use crate::ip::{self, Family};
 use crate::tuple::{Endpoint, Tuple};
 
@@ -30,9 +31,9 @@ pub(crate) mod v6 {
     pub(crate) const PARAMETER_PROBLEM: u8 = 4;
 }
 
-/// An ICMP error about a TCP segment.
+/// An ICMP error about a packet of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EmbeddedTcp {
+pub struct Embedded {
     /// The packet that carries the error.
     pub ip: ip::Packet,
     /// ICMP type.
@@ -41,16 +42,26 @@ pub struct EmbeddedTcp {
     pub icmp_code: u8,
     /// The quoted packet's headers; its `total_len` is what the header said, not what is quoted.
     pub quoted_ip: ip::Packet,
-    /// Addresses and ports of the quoted segment: its source is who receives the error.
+    /// Addresses and ports of the quoted packet: its source is who receives the error. For ICMP and for protocols without
+    /// ports as [`Datagram::flow_ports`](crate::datagram::Datagram::flow_ports) has it; for a later fragment zero.
     pub tuple: Tuple,
-    /// Sequence number of the quoted segment.
-    pub seq: u32,
+    /// Sequence number of a quoted TCP segment.
+    pub seq: Option<u32>,
     /// Where the quoted packet lies, without an RFC 4884 extension behind it.
     pub quoted: Range<usize>,
 }
 
-impl EmbeddedTcp {
-    /// Returns whether the error says that the segment was too big for a link.
+impl Embedded {
+    /// Returns whether the error says that nobody takes the packet: neither its size nor its way is the matter.
+    #[must_use]
+    pub const fn is_unreachable(&self) -> bool {
+        match self.ip.family {
+            Family::V4 => self.icmp_type == v4::UNREACHABLE && self.icmp_code != 4,
+            Family::V6 => self.icmp_type == v6::UNREACHABLE,
+        }
+    }
+
+    /// Returns whether the error says that the packet was too big for a link.
     #[must_use]
     pub const fn is_too_big(&self) -> bool {
         match self.ip.family {
@@ -60,12 +71,13 @@ impl EmbeddedTcp {
     }
 }
 
-/// Parses an ICMP or ICMPv6 error that quotes a TCP segment; `None` for any other packet.
+/// Parses an ICMP or ICMPv6 error and the packet that it quotes; `None` for any other packet, and for a quote that names no
+/// flow.
 ///
-/// Only the first eight bytes of the quoted TCP header need to be there (RFC 792). Checksums are
+/// Only the first eight bytes of the quoted transport header need to be there (RFC 792). Checksums are
 /// not looked at, see [`verify`].
 #[must_use]
-pub fn embedded(bytes: &[u8]) -> Option<EmbeddedTcp> {
+pub fn embedded(bytes: &[u8]) -> Option<Embedded> {
     let ip = parse(bytes).ok()?;
     let message = bytes.get(ip.payload())?;
     let (&icmp_type, &icmp_code) = (message.first()?, message.get(1)?);
@@ -76,25 +88,32 @@ pub fn embedded(bytes: &[u8]) -> Option<EmbeddedTcp> {
     let quoted = start..quote_end(&ip, message, icmp_type)?;
     let quote = bytes.get(quoted.clone())?;
     let quoted_ip = ip::Packet::parse_quoted(quote).ok()?;
-    if quoted_ip.family != ip.family
-        || quoted_ip.protocol != Protocol::TCP
-        || quoted_ip.fragment.is_some_and(|fragment| fragment.offset != 0)
-    {
+    if quoted_ip.family != ip.family {
         return None;
     }
-    let tcp = quote.get(quoted_ip.header_len..)?;
-    Some(EmbeddedTcp {
-        ip,
-        icmp_type,
-        icmp_code,
-        quoted_ip,
-        tuple: Tuple {
-            src: Endpoint::new(quoted_ip.src, be16(tcp, 0)?),
-            dst: Endpoint::new(quoted_ip.dst, be16(tcp, 2)?),
-        },
-        seq: be32(tcp, 4)?,
-        quoted,
-    })
+    let ((src, dst), seq) = quoted_ports(&quoted_ip, quote.get(quoted_ip.header_len..)?)?;
+    let tuple = Tuple { src: Endpoint::new(quoted_ip.src, src), dst: Endpoint::new(quoted_ip.dst, dst) };
+    Some(Embedded { ip, icmp_type, icmp_code, quoted_ip, tuple, seq, quoted })
+}
+
+/// Ports and sequence number of the beginning of a transport header. No error is about an error (RFC 1122, section 3.2.2).
+fn quoted_ports(ip: &ip::Packet, transport: &[u8]) -> Option<((u16, u16), Option<u32>)> {
+    if ip.fragment.is_some_and(ip::Fragment::is_later) {
+        return (ip.protocol != Protocol::TCP).then_some(((0, 0), None));
+    }
+    if ip.protocol == Protocol::TCP {
+        return Some((datagram::ports(transport)?, Some(be32(transport, 4)?)));
+    }
+    if ip.protocol.has_ports() {
+        // As for TCP, eight bytes are always there.
+        be32(transport, 4)?;
+        return Some((datagram::ports(transport)?, None));
+    }
+    if ip.protocol.is_icmp() {
+        let message = Message::parse(ip.protocol, transport)?;
+        return (!is_error(ip.family, message.icmp_type)).then(|| (message.flow_ports(), None));
+    }
+    Some(((0, 0), None))
 }
 
 /// Returns whether the ICMP checksum (and the IPv4 header checksum around it) is right.
@@ -136,7 +155,9 @@ fn pseudo(ip: &ip::Packet, len: usize) -> Sum {
     }
 }
 
-const fn is_error(family: Family, icmp_type: u8) -> bool {
+/// Whether a message of this type quotes the packet that it is about.
+#[must_use]
+pub const fn is_error(family: Family, icmp_type: u8) -> bool {
     match family {
         Family::V4 => matches!(icmp_type, v4::UNREACHABLE | v4::TIME_EXCEEDED | v4::PARAMETER_PROBLEM),
         Family::V6 => matches!(

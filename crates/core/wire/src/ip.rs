@@ -50,6 +50,16 @@ pub struct Fragment {
     pub offset: u32,
     /// Whether more fragments follow.
     pub more: bool,
+    /// What the fragments of one packet have in common, beside addresses and protocol; 16 bits of it in IPv4.
+    pub id: u32,
+}
+
+impl Fragment {
+    /// Whether the transport header is in an earlier fragment.
+    #[must_use]
+    pub const fn is_later(self) -> bool {
+        self.offset != 0
+    }
 }
 
 /// The layout of an IP packet: decoded values and offsets, no borrow of the bytes.
@@ -164,6 +174,7 @@ pub(crate) struct Hop {
 
 pub(crate) use v4::{build_header as build_ipv4, header_is_intact as ipv4_header_is_intact};
 pub(crate) use v6::build_header as build_ipv6;
+pub(crate) use v6::is_extension_header;
 
 /// How much of the packet the buffer must hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

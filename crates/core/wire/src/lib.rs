@@ -1,7 +1,7 @@
-//! Checked views and edits of packets: IPv4, IPv6, TCP, ICMP errors and the TAP header.
+//! Checked views and edits of packets: IPv4, IPv6, TCP, every other protocol's ports, ICMP errors and the TAP header.
 //!
-//! Start with [`tcp::Segment`] (the layout of a parsed packet) and [`tap::Header`] (what an
-//! enforcer puts into the payload of a handshake segment). A layout owns offsets and values,
+//! Start with [`tcp::Segment`] (the layout of a parsed packet), [`datagram::Datagram`] (the same for every
+//! protocol but TCP) and [`tap::Header`] (what an enforcer puts into the payload of a handshake segment). A layout owns offsets and values,
 //! so the buffer it was parsed from stays free to be edited with [`edit`], answered with
 //! [`build`] or cut up with [`segment::split`].
 //!
@@ -13,6 +13,7 @@
 pub mod build;
 mod bytes;
 pub mod checksum;
+pub mod datagram;
 pub mod edit;
 mod error;
 pub mod icmp;

@@ -127,13 +127,17 @@ pub enum Body {
     },
     /// Kind 3.
     Ack {
-        /// The responder's nonce.
+        /// The receiver's nonce.
         echo: [u8; 16],
+        /// TCP or UDP.
+        protocol: Protocol,
     },
     /// Kind 4.
     Refusal {
         /// The initiator's nonce.
         echo: [u8; 16],
+        /// TCP or UDP.
+        protocol: Protocol,
         /// Reason code; zero without a MAC.
         reason: u16,
         /// Number of the rule that refused; zero without a MAC.
@@ -141,8 +145,10 @@ pub enum Body {
     },
     /// Kind 5.
     TokenRequest {
-        /// The initiator's nonce.
+        /// The initiator's nonce; over UDP zero, if it is not known: the initiator is to begin.
         echo: [u8; 16],
+        /// TCP or UDP.
+        protocol: Protocol,
     },
 }
 
@@ -199,6 +205,18 @@ impl Header {
             Body::Ack { .. } => Kind::Ack,
             Body::Refusal { .. } => Kind::Refusal,
             Body::TokenRequest { .. } => Kind::TokenRequest,
+        }
+    }
+
+    /// Returns the protocol of the flow that the message is about.
+    #[must_use]
+    pub const fn protocol(&self) -> Protocol {
+        match self.body {
+            Body::SynAck { endpoint, .. } => endpoint.protocol,
+            Body::Syn { protocol, .. }
+            | Body::Ack { protocol, .. }
+            | Body::Refusal { protocol, .. }
+            | Body::TokenRequest { protocol, .. } => protocol,
         }
     }
 

@@ -17,6 +17,11 @@ fn corpus_of_ip_tcp_holds() {
 }
 
 #[test]
+fn corpus_of_ip_datagram_holds() {
+    replay("ip_datagram", 1, bodies::ip_datagram);
+}
+
+#[test]
 fn corpus_of_tap_header_holds() {
     replay("tap_header", 1, bodies::tap_header);
 }

@@ -30,11 +30,13 @@ pub enum PuntReason {
     Renewal = 12,
     /// The connection table or the unit's quota of handshakes is full.
     TableFull = 13,
+    /// A packet of another protocol than TCP.
+    Other = 14,
 }
 
 impl PuntReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Miss,
         Self::Syn,
         Self::StaleEpoch,
@@ -48,6 +50,7 @@ impl PuntReason {
         Self::Handshake,
         Self::Renewal,
         Self::TableFull,
+        Self::Other,
     ];
 
     /// Returns the reason with this number.
@@ -71,6 +74,7 @@ impl PuntReason {
             Self::Handshake => "handshake",
             Self::Renewal => "renewal",
             Self::TableFull => "table-full",
+            Self::Other => "other",
         }
     }
 }

@@ -50,6 +50,7 @@ enum punt_reason {
 	PUNT_HANDSHAKE = 11, /* a handshake of the programs that they cannot go on with */
 	PUNT_RENEWAL = 12, /* the peer has not been shown the unit's newest token yet */
 	PUNT_TABLE_FULL = 13, /* the connection table or the unit's quota is full */
+	PUNT_OTHER = 14, /* a packet of another protocol than TCP */
 };
 
 enum punt_flag {

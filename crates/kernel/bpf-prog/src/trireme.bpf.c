@@ -63,10 +63,12 @@ static __always_inline int edge(struct __sk_buff *skb, const __u32 hook)
 			return drop(pu->slot, COUNT_ROUTER_SPOOF);
 		return PASS;
 	case KIND_OTHER:
-		if (pu->other != OTHER_ALLOW)
-			return drop(pu->slot, COUNT_OTHER_PROTOCOL);
-		count(pu->slot, COUNT_OTHER_ALLOWED);
-		return PASS;
+		if (pu->other == OTHER_ALLOW) {
+			count(pu->slot, COUNT_OTHER_ALLOWED);
+			return PASS;
+		}
+		why.reason = PUNT_OTHER;
+		break;
 	case KIND_VLAN:
 		return drop(pu->slot, COUNT_VLAN);
 	case KIND_NOT_IP:

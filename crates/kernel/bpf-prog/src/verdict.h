@@ -196,6 +196,7 @@ static __always_inline int away(struct __sk_buff *skb, struct packet *p, struct 
 		return drop(pu->slot, COUNT_AGENT_DOWN);
 	if (hook == HOOK_TO_PU && p->family && why->reason != PUNT_FRAGMENT &&
 	    why->reason != PUNT_MALFORMED && why->reason != PUNT_ICMP_ERROR &&
+	    why->reason != PUNT_OTHER &&
 	    carries_tap(skb, p) && strip(skb, p, 0) != EDITED)
 		return drop(pu->slot, COUNT_AGENT_DOWN);
 	count(pu->slot, COUNT_FAILED_OPEN);

@@ -12,6 +12,7 @@ mod checksum;
 mod cleanup;
 mod config;
 mod connection;
+mod datagram;
 mod edge;
 mod error;
 mod events;

@@ -8,6 +8,7 @@ use zerocopy::IntoBytes as _;
 
 use crate::Slot;
 use crate::checksum::complete_partial;
+use crate::datagram;
 use crate::frame::{Mac, Neighbours, Pairs, addresses, header};
 use crate::inject::{Injector, Marks};
 use crate::segment::{segment_size, split};
@@ -29,7 +30,7 @@ pub struct Injection {
     pub slot: Slot,
     /// Which way.
     pub toward: Toward,
-    /// The packet from its IP header on. A TCP checksum that is partial is completed; any other is left alone.
+    /// The packet from its IP header on. A TCP or UDP checksum that is partial is completed; any other is left alone.
     pub bytes: Vec<u8>,
     /// Segment size, if the packet is larger than the wire carries.
     pub gso_size: Option<u16>,
@@ -76,13 +77,15 @@ impl Batch {
     /// Adds the frames of a packet; false without randomness for a mark.
     pub(crate) fn add(&mut self, port: &Port, pair: (Mac, Mac), packet: Packet, marks: &mut Marks) -> bool {
         let Some(ethernet) = header(pair, &packet.bytes) else { return false };
-        let packets = match segment_size(&packet.bytes, packet.gso_size, packet.mtu) {
-            Some(size) => split(&packet.bytes, size),
-            None => {
-                let mut bytes = packet.bytes;
-                complete_partial(&mut bytes);
-                vec![bytes]
-            }
+        let packets = if let Some(size) = segment_size(&packet.bytes, packet.gso_size, packet.mtu) {
+            split(&packet.bytes, size)
+        } else if let Some(datagrams) = datagram::split(&packet.bytes, packet.gso_size) {
+            datagrams
+        } else {
+            let mut bytes = packet.bytes;
+            complete_partial(&mut bytes);
+            datagram::complete_partial(&mut bytes);
+            vec![bytes]
         };
         for packet in packets {
             let ticket = match port {

@@ -23,6 +23,8 @@ pub enum Unanswered {
 /// What becomes of packets that are neither TCP nor errors about it, neighbour discovery and multicast listeners apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OtherProtocols {
+    /// They are queued, like connections.
+    Judge,
     /// They are dropped and counted.
     Deny,
     /// They pass.
@@ -88,6 +90,7 @@ impl fmt::Display for RuleSet {
             Unanswered::Accept => "accept",
         };
         let other = match other_protocols {
+            OtherProtocols::Judge => "judge",
             OtherProtocols::Deny => "deny",
             OtherProtocols::Allow => "allow",
         };
@@ -119,6 +122,7 @@ impl FromStr for RuleSet {
                 _ => return Err(RuleSetError("unanswered")),
             },
             other_protocols: match value("other")? {
+                "judge" => OtherProtocols::Judge,
                 "deny" => OtherProtocols::Deny,
                 "allow" => OtherProtocols::Allow,
                 _ => return Err(RuleSetError("other")),

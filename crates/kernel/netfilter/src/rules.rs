@@ -114,8 +114,10 @@ fn edge(rule_set: &RuleSet, inward: bool) -> Vec<(Match, Action)> {
         (Match::IcmpErrors, Action::Queue),
         (Match::Neighbours, Action::Return),
     ]);
-    if rule_set.other_protocols == OtherProtocols::Deny {
-        rules.push((Match::Any, Action::Deny));
+    match rule_set.other_protocols {
+        OtherProtocols::Judge => rules.push((Match::Any, Action::Queue)),
+        OtherProtocols::Deny => rules.push((Match::Any, Action::Deny)),
+        OtherProtocols::Allow => {}
     }
     rules
 }

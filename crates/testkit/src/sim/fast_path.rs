@@ -12,6 +12,7 @@ use trireme_datapath::{HalfOpenEntry, Hook, KeyName, Lesson, OwnAttachment, Part
 use trireme_flow::{ConnectionClass, ConnectionEntry, FlowKey, PuSlot, Reason};
 use trireme_handshake::message::{self, Attachment, Seal};
 use trireme_identity::Direction;
+use trireme_identity::Protocol;
 use trireme_identity::time::{Now, WallTime};
 use trireme_token::{Nonce, PairKeys, Role, TokenId};
 use trireme_wire::edit;
@@ -298,7 +299,7 @@ impl FastPath {
             _ => Seal::Open,
         };
         let attached = attach.then_some(Attachment { token: &own.token, credential: &own.credential });
-        append(case.packet, &message::syn(sender.into(), family, seal, attached).ok()?)
+        append(case.packet, &message::syn(Protocol::TCP, sender.into(), family, seal, attached).ok()?)
     }
 
     fn ingress_syn_ack(&mut self, table: &mut KernelModel, case: &Case<'_>) -> Fast {
@@ -332,7 +333,7 @@ impl FastPath {
             return Fast::Drop;
         }
         let responder = Party { token, nonce: Nonce(header.nonce) };
-        let proof = message::ack(ours.own.into(), &keys.initiator, responder.into());
+        let proof = message::ack(Protocol::TCP, ours.own.into(), &keys.initiator, responder.into());
         let (Ok(proof), Some(packet)) = (proof, strip(case.packet)) else { return self.ask_opening(case) };
         let entry = ConnectionEntry {
             role: Role::Initiator,
@@ -441,7 +442,7 @@ impl FastPath {
         if case.view.seq != entry.proof_seq || !case.view.payload.is_empty() || case.view.flags != ACK {
             return self.ask_opening(case);
         }
-        let proof = message::ack_again(ours.own.into(), entry.proof_mac, peer.into());
+        let proof = message::ack_again(Protocol::TCP, ours.own.into(), entry.proof_mac, peer.into());
         let Some(packet) = proof.ok().and_then(|proof| append(case.packet, &proof)) else { return ask() };
         table.change(&case.key, |kept| kept.data_seen = false);
         Fast::Pass(packet)

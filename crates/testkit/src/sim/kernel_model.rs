@@ -206,7 +206,7 @@ pub fn flow_key(pu: PuSlot, hook: Hook, view: &TcpView<'_>) -> FlowKey {
         Hook::ToPu => (view.dst, view.src),
     };
     let end = |at: SocketAddr| (at.ip(), at.port());
-    FlowKey { pu, local: end(local), remote: end(remote) }
+    FlowKey::tcp(pu, end(local), end(remote))
 }
 
 fn is_known_proof(view: &TcpView<'_>, entry: &ConnectionEntry) -> bool {

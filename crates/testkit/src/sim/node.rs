@@ -248,7 +248,11 @@ impl Node {
             parked_packets,
             verifications,
             records,
+            fragmented,
+            fragments_held,
+            waiting,
             // Caches with a fixed capacity, filled on purpose.
+            flows: _,
             peers: _,
             pair_keys: _,
             tokens: _,
@@ -262,6 +266,9 @@ impl Node {
             ("parked packets", parked_packets),
             ("verifications", verifications),
             ("records", records),
+            ("fragmented packets", fragmented),
+            ("held fragments", fragments_held),
+            ("waiting datagrams", waiting),
             ("connections", self.kernel.len()),
             ("queued packets", self.queue.len()),
         ]
@@ -299,7 +306,7 @@ impl Node {
                         fast.learn(lesson);
                     }
                 }
-                Effect::Record(_) | Effect::ForgetConntrack(_) => {}
+                Effect::Block(..) | Effect::Record(_) | Effect::ForgetConntrack(_) => {}
             }
         }
     }

@@ -67,6 +67,7 @@ impl BackEnd for BpfConfig {
             verify_threads: self.verify_threads,
             payload_limit: self.payload_limit,
             units: self.sizes.pus,
+            connections: self.sizes.connections,
             peers: self.sizes.peers,
             pair_keys: self.sizes.pair_keys,
             destinations: self.sizes.destinations,

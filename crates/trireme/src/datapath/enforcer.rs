@@ -3,6 +3,7 @@
 
 mod adopt;
 mod commands;
+mod flows;
 mod ledger;
 mod meter;
 mod packets;
@@ -151,6 +152,8 @@ struct Loop<S: Supervisor> {
     meter: Meter,
     clock: tick::Clock,
     unsaved: Unsaved,
+    /// Those of protocols without connections.
+    flows: flows::Flows,
     // Reused from round to round.
     packets: Vec<Packet>,
     effects: Vec<Effect>,

@@ -78,6 +78,7 @@ impl BackEnd for NfqueueConfig {
             verify_threads: self.verify_threads,
             payload_limit: self.payload_limit,
             units: self.units,
+            connections: self.connections,
             peers: self.peers,
             pair_keys: self.pair_keys,
             destinations: self.destinations,

@@ -61,6 +61,8 @@ pub struct EnforcerSetup {
     pub payload_limit: u16,
     /// Processing units.
     pub units: u32,
+    /// Flows of protocols without connections.
+    pub connections: u32,
     /// Peers, and tokens of them.
     pub peers: u32,
     /// Pair keys.
@@ -346,6 +348,7 @@ pub(super) fn ended(key: &FlowKey, entry: &ConnectionEntry, traffic: Traffic, no
         pu: key.pu,
         direction,
         peer,
+        protocol: key.protocol,
         port,
         reason: Reason::Accepted,
         rule: None,

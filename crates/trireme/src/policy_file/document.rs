@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_saphyr::Spanned;
-use trireme_identity::TagSet;
+use trireme_identity::{Protocol, TagSet};
 use trireme_policy::{Action, Mode, Observe};
 
 use super::PolicyFileError;
@@ -101,7 +101,7 @@ pub(super) struct AddressRule {
     pub(super) name: Option<Name>,
     pub(super) networks: Spanned<Vec<Network>>,
     #[serde(default)]
-    pub(super) except: Vec<Network>,
+    pub(super) except: Vec<Spanned<Network>>,
     #[serde(default, deserialize_with = "given")]
     pub(super) ports: Option<Vec<Port>>,
     #[serde(default = "accept")]
@@ -120,6 +120,60 @@ impl Document {
     /// The policies whose subject has these tags.
     pub(super) fn selecting<'a>(&'a self, tags: &'a TagSet) -> impl Iterator<Item = &'a Policy> {
         self.policies.iter().filter(|policy| policy.subject.selector().matches(tags))
+    }
+
+    /// Every address rule.
+    pub(super) fn address_rules(&self) -> impl Iterator<Item = &AddressRule> {
+        self.policies
+            .iter()
+            .flat_map(|policy| policy.network_acls.iter().chain(&policy.application_acls))
+            .flatten()
+    }
+
+    /// An exception takes something out of its rule's networks, or its author meant something else.
+    pub(super) fn check_exceptions(&self, file: &str) -> Result<(), PolicyFileError> {
+        let outside = self.address_rules().find_map(|rule| {
+            let inside =
+                |except: &Network| rule.networks.value.iter().any(|net| net.net().contains(&except.net()));
+            rule.except.iter().find(|except| !inside(&except.value))
+        });
+        match outside {
+            None => Ok(()),
+            Some(except) => Err(PolicyFileError::Wrong {
+                name: file.to_owned(),
+                line: except.referenced.line(),
+                column: except.referenced.column(),
+                message: format!(
+                    "{} lies in none of the rule's networks: remove it, or write it as a rule that rejects",
+                    except.value.net()
+                ),
+            }),
+        }
+    }
+
+    /// ICMP belongs to IPv4 and ICMPv6 to IPv6: a rule about the one in networks of the other matches nothing.
+    pub(super) fn check_families(&self, file: &str) -> Result<(), PolicyFileError> {
+        let contradicts = |rule: &&AddressRule| {
+            let (nets, Some(ports)) = (&rule.networks.value, &rule.ports) else { return false };
+            let all = |protocol: Protocol| {
+                !ports.is_empty() && ports.iter().all(|port| port.0.protocol() == protocol)
+            };
+            let of_v4 = |net: &Network| net.net().addr().is_ipv4();
+            !nets.is_empty()
+                && (all(Protocol::ICMPV6) && nets.iter().all(of_v4)
+                    || all(Protocol::ICMP) && !nets.iter().any(of_v4))
+        };
+        match self.address_rules().find(contradicts) {
+            None => Ok(()),
+            Some(AddressRule { networks, .. }) => Err(PolicyFileError::Wrong {
+                name: file.to_owned(),
+                line: networks.referenced.line(),
+                column: networks.referenced.column(),
+                message:
+                    "icmp belongs to IPv4 networks and icmpv6 to IPv6 networks: this rule can match nothing"
+                        .to_owned(),
+            }),
+        }
     }
 
     /// A name stands for one policy: reports and refusals know policies by nothing else.

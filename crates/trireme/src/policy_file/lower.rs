@@ -7,7 +7,7 @@ use trireme_policy::{
 };
 
 use super::document::{AddressRule, Document, EgressRule, IngressRule, Policy, Unselected};
-use super::words::{Name, Port};
+use super::words::{Name, Network, Port};
 
 /// Joins the rules of every policy whose subject has these tags.
 pub(super) fn policy_for(document: &Document, tags: &TagSet) -> PuPolicy {
@@ -82,8 +82,8 @@ fn address_rule(policy: &Policy, rule: &AddressRule) -> IpRule {
     IpRule {
         order: Order { tier: 0, priority: *priority },
         flow: flow(policy, name.as_ref(), *action, *observe, *log, false),
-        networks: networks.value.iter().map(|network| network.0).collect(),
-        except: except.iter().map(|network| network.0).collect(),
+        networks: networks.value.iter().map(Network::net).collect(),
+        except: except.iter().map(|network| network.value.net()).collect(),
         services: services(ports.as_deref()),
         any_peer: *any_peer,
     }

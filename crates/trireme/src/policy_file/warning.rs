@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ipnet::IpNet;
 use serde_saphyr::{Location, Spanned};
 use trireme_policy::{Action, Mode, Observe};
 
@@ -112,7 +113,10 @@ impl Warnings<'_> {
             let place = &rule.networks.referenced;
             self.about_rule(&label, rule.name.as_ref(), (place, rule.observe), rule.ports.as_deref());
             self.about_nobody(&label, "networks", &rule.networks);
-            let everywhere = |network: &Network| network.0.prefix_len() == 0;
+            for network in rule.networks.value.iter().chain(rule.except.iter().map(|except| &except.value)) {
+                self.about_network(&label, place, network);
+            }
+            let everywhere = |network: &Network| network.net().prefix_len() == 0;
             if rule.action == Action::Accept && rule.networks.value.iter().any(everywhere) {
                 self.at(
                     place,
@@ -145,6 +149,19 @@ impl Warnings<'_> {
         }
         if ports.is_some_and(<[Port]>::is_empty) {
             self.at(place, format!("{label} has an empty list of ports and matches nothing"));
+        }
+    }
+
+    fn about_network(&mut self, policy: &str, place: &Location, network: &Network) {
+        if let Some(written) = network.sloppy() {
+            self.at(
+                place,
+                format!(
+                    "{policy}, {written} has bits behind its prefix and is read as {}: write that for the network or {} for the address",
+                    network.net(),
+                    IpNet::from(written.addr())
+                ),
+            );
         }
     }
 

@@ -109,9 +109,20 @@ impl<'de> Deserialize<'de> for Port {
     }
 }
 
-/// A network, or one address.
+/// A network, or one address, as it was written: bits behind the prefix are worth a warning.
 #[derive(Debug)]
-pub(super) struct Network(pub(super) IpNet);
+pub(super) struct Network(IpNet);
+
+impl Network {
+    pub(super) fn net(&self) -> IpNet {
+        self.0.trunc()
+    }
+
+    /// As it was written, if that is not what it means.
+    pub(super) fn sloppy(&self) -> Option<IpNet> {
+        (self.0 != self.net()).then_some(self.0)
+    }
+}
 
 impl<'de> Deserialize<'de> for Network {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -122,13 +133,6 @@ impl<'de> Deserialize<'de> for Network {
                     "{text:?} is no network: write it as \"10.0.0.0/8\" or \"fd00::/8\""
                 ))
             })?;
-        if network != network.trunc() {
-            return Err(D::Error::custom(format!(
-                "{text} has bits behind its prefix: write {} for the network or {} for the address",
-                network.trunc(),
-                IpNet::from(network.addr())
-            )));
-        }
         Ok(Self(network))
     }
 }

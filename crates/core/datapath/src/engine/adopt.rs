@@ -198,7 +198,7 @@ fn proving(
     entry: &ConnectionEntry,
 ) -> Option<Authenticated> {
     let (addr, port) = entry.attested.unwrap_or(cx.key.remote);
-    let payload = message::ack_again(opened.own, entry.proof_mac, peer).ok()?;
+    let payload = message::ack_again(Protocol::TCP, opened.own, entry.proof_mac, peer).ok()?;
     Some(Authenticated {
         peer,
         own: opened.own.token,

@@ -27,11 +27,11 @@ impl Engine {
         cx: &mut Context<'_>,
         packet: &Packet,
     ) -> Result<Option<Next>, Box<Refused>> {
-        let payload = cx.segment.payload(&packet.bytes);
-        let isn = cx.segment.ack.wrapping_sub(1);
+        let payload = cx.view.payload(&packet.bytes);
+        let isn = cx.view.ack.wrapping_sub(1);
         let key = HalfOpenKey { flow: cx.key, role: Role::Initiator, isn };
         let Some(handshake) = self.handshakes.get(&key) else { return Ok(None) };
-        if cx.segment.flags != Flags::ACK || !tap::is_tap(payload) {
+        if cx.view.flags != Flags::ACK || !tap::is_tap(payload) {
             return Ok(None);
         }
         // Before the SYN-ACK no payload is for the unit; behind it, it may be a stream that begins with the magic.
@@ -41,7 +41,7 @@ impl Engine {
             Some(Err(reason)) if unanswered => return Err(Refused::new(EGRESS, reason)),
             Some(Err(_)) | None => return Ok(None),
         };
-        if let Body::Refusal { echo, .. } | Body::TokenRequest { echo } = header.body {
+        if let Body::Refusal { echo, .. } | Body::TokenRequest { echo, .. } = header.body {
             self.prefer(&key, |rival| rival.own_nonce() == Some(Nonce(echo)));
         }
         let output = match header.body {
@@ -68,9 +68,9 @@ impl Engine {
     }
 
     /// The keys that a refusal's MAC is made with, if the refuser's token is held.
-    fn keys_of_refuser(
+    pub(super) fn keys_of_refuser<V>(
         &mut self,
-        cx: &Context<'_>,
+        cx: &Context<'_, V>,
         key: HalfOpenKey,
         header: &Header,
     ) -> Option<(TokenId, Arc<PairKeys>)> {
@@ -85,7 +85,7 @@ impl Engine {
         Some((own.token.id, keys))
     }
 
-    fn report_refusal(&mut self, cx: &mut Context<'_>, refusal: PeerRefusal) {
+    pub(super) fn report_refusal<V>(&mut self, cx: &mut Context<'_, V>, refusal: PeerRefusal) {
         let PeerRefusal { peer, reason, rule, verified } = refusal;
         let named = Reason::from_code(reason).filter(|named| *named != Reason::Accepted);
         let said = named.map_or_else(|| format!("code {reason}"), |named| named.to_string());

@@ -23,7 +23,7 @@ impl Engine {
             let entry = self.current(cx, packet.hook, entry)?;
             return self.egress_established(cx, packet, &entry);
         }
-        let found = self.handshake_of(cx.key, &cx.segment, Hook::FromPu);
+        let found = self.handshake_of(cx.key, &cx.view, Hook::FromPu);
         let Some(key) = found.filter(|found| self.speaks_for(found, cx, Hook::FromPu)) else {
             return Err(Refused::new(EGRESS, Reason::Stray));
         };
@@ -51,10 +51,10 @@ impl Engine {
     }
 
     fn prove(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
-        let seq = cx.segment.seq;
-        let input = if cx.segment.flags.contains(Flags::RST) {
+        let seq = cx.view.seq;
+        let input = if cx.view.flags.contains(Flags::RST) {
             initiator::Input::Reset
-        } else if cx.segment.is_empty_ack() {
+        } else if cx.view.is_empty_ack() {
             initiator::Input::Ack { seq }
         } else {
             initiator::Input::Data { seq }
@@ -100,7 +100,7 @@ impl Engine {
     }
 
     fn responding_unit(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
-        let input = if cx.segment.flags.contains(Flags::RST) {
+        let input = if cx.view.flags.contains(Flags::RST) {
             responder::Input::Reset
         } else {
             responder::Input::Segment
@@ -109,7 +109,7 @@ impl Engine {
         match self.step_responder(key, input) {
             Some(responder::Output::Pass) => Ok(Next::Pass),
             Some(responder::Output::Attest) => {
-                if cx.segment.payload_len() > 0 {
+                if cx.view.payload_len() > 0 {
                     self.note(cx, Direction::Ingress, Reason::PayloadFromPu);
                     strip(packet, Direction::Ingress)?;
                 }

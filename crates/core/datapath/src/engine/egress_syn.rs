@@ -5,9 +5,10 @@ use std::sync::Arc;
 use trireme_flow::{HalfOpenKey, Priority, Reason};
 use trireme_handshake::initiator::{Attach, Initiator, Input, LastResort, Output, PlainSent, SynSent};
 use trireme_handshake::message::{self, Attachment, Seal, Sender};
-use trireme_identity::Direction;
+use trireme_identity::{Direction, Protocol};
 use trireme_token::rotation::OwnToken;
 use trireme_token::{Nonce, RandomSource, Role, Verified};
+use trireme_wire::ip::Family;
 use trireme_wire::{edit, tap};
 
 use super::handshake::{Half, Handshake, reason_of};
@@ -25,12 +26,12 @@ enum Identity {
 impl Engine {
     pub(super) fn egress_syn(&mut self, cx: &mut Context<'_>, packet: &mut Packet) -> Judged {
         self.clean_own_payload(cx, packet, Direction::Egress)?;
-        let key = HalfOpenKey { flow: cx.key, role: Role::Initiator, isn: cx.segment.seq };
+        let key = HalfOpenKey { flow: cx.key, role: Role::Initiator, isn: cx.view.seq };
         self.end_others(cx, &key, packet.connection);
         if self.handshakes.get(&key).is_some() {
             return self.resend_syn(cx, packet, key);
         }
-        if authorize::has_no_egress(&cx.unit) {
+        if authorize::has_no_egress(&cx.unit, Protocol::TCP) {
             return Err(Refused::new(Direction::Egress, Reason::PolicyNoEgress));
         }
         match self.identity_towards(cx, packet)? {
@@ -47,7 +48,7 @@ impl Engine {
         packet: &mut Packet,
         direction: Direction,
     ) -> Result<(), Box<Refused>> {
-        let payload = cx.segment.payload(&packet.bytes);
+        let payload = cx.view.payload(&packet.bytes);
         let reason = match payload {
             [] => None,
             payload if tap::is_tap(payload) => Some(Reason::TapFromPu),
@@ -57,7 +58,7 @@ impl Engine {
             self.note(cx, direction, reason);
             strip(packet, direction)?;
         }
-        if cx.segment.options(&packet.bytes).has_fast_open() {
+        if cx.view.options(&packet.bytes).has_fast_open() {
             edit::strip_fast_open(&mut packet.bytes)
                 .map_err(|_| Refused::new(direction, Reason::Malformed))?;
         }
@@ -73,7 +74,7 @@ impl Engine {
         let destination = (cx.slot, remote);
         // A payload would break the signature of TCP-MD5 and TCP-AO at a peer that does not take it off again.
         let is_known = self.known.peek(&destination).is_some_and(|known| known.peer.is_some());
-        let signed = cx.segment.options(&packet.bytes).are_signed() && !is_known;
+        let signed = cx.view.options(&packet.bytes).are_signed() && !is_known;
         let now = cx.now.monotonic;
         let hostile = self.hostile.get_mut(&destination).is_some_and(|until| *until > now);
         match (signed, hostile, cx.unit.settings.strictness) {
@@ -95,16 +96,26 @@ impl Engine {
         Ok(Next::Pass)
     }
 
+    /// The token of ours to show at the address called.
+    pub(super) fn choose_towards<V>(
+        &mut self,
+        cx: &Context<'_, V>,
+        known: Option<&Known>,
+        renewal: Renewal,
+    ) -> Result<Choice, Box<Refused>> {
+        match known {
+            Some(Known { peer: Some(peer), .. }) => {
+                self.choose_for_peer(cx, Direction::Egress, &peer.id, None, renewal)
+            }
+            Some(Known { peer: None, holds, .. }) => self.choose_for_service(cx, Some(*holds)),
+            None => self.choose_for_service(cx, None),
+        }
+    }
+
     fn open_with_identity(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
         let known = self.known_peer(cx);
-        let Choice { own, older } = match &known {
-            Some(Known { peer: Some(peer), .. }) => {
-                self.choose_for_peer(cx, Direction::Egress, &peer.id, None, Renewal::of(packet))?
-            }
-            Some(Known { peer: None, holds, .. }) => self.choose_for_service(cx, Some(*holds))?,
-            None => self.choose_for_service(cx, None)?,
-        };
-        let signed = cx.segment.options(&packet.bytes).are_signed();
+        let Choice { own, older } = self.choose_towards(cx, known.as_ref(), Renewal::of(packet))?;
+        let signed = cx.view.options(&packet.bytes).are_signed();
         let mut nonce = [0; 16];
         self.random.fill(&mut nonce);
         let sender = Sender { token: own.token.id, nonce: Nonce(nonce) };
@@ -129,7 +140,7 @@ impl Engine {
     }
 
     /// What is known about the address called, while it holds.
-    fn known_peer(&mut self, cx: &Context<'_>) -> Option<Known> {
+    pub(super) fn known_peer<V>(&mut self, cx: &Context<'_, V>) -> Option<Known> {
         let known = self.known.get_mut(&(cx.slot, cx.key.remote)).cloned()?;
         let holds = |peer: &Arc<Verified>| peer.is_valid_at(cx.now.wall) && !self.is_revoked(peer);
         known.peer.as_ref().is_none_or(holds).then_some(known)
@@ -176,9 +187,9 @@ impl Engine {
     }
 
     /// Makes kind 1; a node known behind the address gets a MAC and, the first time, only the id of a token it holds.
-    pub(super) fn kind_1(
+    pub(super) fn kind_1<V>(
         &mut self,
-        cx: &Context<'_>,
+        cx: &Context<'_, V>,
         key: HalfOpenKey,
         own: &OwnToken,
         sender: Sender,
@@ -199,7 +210,7 @@ impl Engine {
         let omit = attach == Attach::IfUnknown && holds && self.config.known_tokens == KnownTokens::Omit;
         let attached =
             (!omit).then_some(Attachment { token: &own.token.bytes, credential: &own.token.credential });
-        let payload = message::syn(sender, cx.segment.ip.family, seal, attached)
+        let payload = message::syn(cx.key.protocol, sender, Family::of(cx.key.local.0), seal, attached)
             .map_err(|_| Refused::new(Direction::Egress, Reason::TooLarge))?;
         if let Some(Handshake { half: Half::Initiator(Initiator::SynSent(sent)), .. }) =
             self.handshakes.get_mut(&key)
@@ -210,9 +221,9 @@ impl Engine {
     }
 
     /// Takes a handshake of the unit's own making on.
-    fn begin(
+    pub(super) fn begin<V>(
         &mut self,
-        cx: &Context<'_>,
+        cx: &Context<'_, V>,
         key: HalfOpenKey,
         handshake: Handshake,
         direction: Direction,

@@ -3,7 +3,7 @@
 use trireme_flow::{HalfOpenKey, Reason};
 use trireme_handshake::message::{self, Attachment};
 use trireme_handshake::responder::{Attach, Input, Output};
-use trireme_identity::{Direction, Protocol};
+use trireme_identity::Direction;
 use trireme_token::{Nonce, RandomSource, Role};
 use trireme_wire::tap::Attested;
 
@@ -19,13 +19,13 @@ impl Engine {
         self.clean_own_payload(cx, packet, INGRESS)?;
         if let Some(entry) = packet.connection
             && entry.syn_ack != 0
-            && entry.syn_ack == cx.segment.seq
-            && self.is_established(&entry, cx.segment.ack, Role::Responder, cx.key)
+            && entry.syn_ack == cx.view.seq
+            && self.is_established(&entry, cx.view.ack, Role::Responder, cx.key)
         {
             self.current(cx, Hook::FromPu, entry)?;
             return Ok(Next::Pass);
         }
-        let key = HalfOpenKey { flow: cx.key, role: Role::Responder, isn: cx.segment.ack.wrapping_sub(1) };
+        let key = HalfOpenKey { flow: cx.key, role: Role::Responder, isn: cx.view.ack.wrapping_sub(1) };
         self.end_others(cx, &key, packet.connection);
         self.alternate(&key);
         let mut fresh = [0; 16];
@@ -37,7 +37,7 @@ impl Engine {
         let Half::Responder(responder) = &mut handshake.half else {
             return Err(Refused::new(INGRESS, Reason::Internal));
         };
-        let output = responder.handle(Input::SynAck { seq: cx.segment.seq, fresh: Nonce(fresh) });
+        let output = responder.handle(Input::SynAck { seq: cx.view.seq, fresh: Nonce(fresh) });
         // Nobody answered the newer token.
         if let Some(older) = handshake.older.take_if(|_| output == Output::Answer(Attach::Full)) {
             responder.show(older.token.id);
@@ -73,6 +73,18 @@ impl Engine {
         key: HalfOpenKey,
         attach: Attach,
     ) -> Judged {
+        let payload = self.kind_2_for(cx, key, attach)?;
+        self.append(packet, &payload, INGRESS)?;
+        Ok(Next::Pass)
+    }
+
+    /// Makes kind 2.
+    pub(super) fn kind_2_for<V>(
+        &mut self,
+        cx: &Context<'_, V>,
+        key: HalfOpenKey,
+        attach: Attach,
+    ) -> Result<Vec<u8>, Box<Refused>> {
         let internal = || Refused::new(INGRESS, Reason::Internal);
         let handshake = self.handshakes.get(&key).ok_or_else(internal)?;
         let Half::Responder(responder) = &handshake.half else { return Err(internal()) };
@@ -84,12 +96,10 @@ impl Engine {
             && self.config.known_tokens == KnownTokens::Omit;
         let keys = self.keys(&own, &peer, Role::Responder).map_err(|reason| Refused::new(INGRESS, reason))?;
         let (addr, port) = cx.key.local;
-        let endpoint = Attested { protocol: Protocol::TCP, port, addr };
+        let endpoint = Attested { protocol: cx.key.protocol, port, addr };
         let attached =
             (!omit).then_some(Attachment { token: &own.token.bytes, credential: &own.token.credential });
-        let payload = message::syn_ack(syn.own(), endpoint, &keys.responder, syn.peer(), attached)
-            .map_err(|_| Refused::new(INGRESS, Reason::TooLarge))?;
-        self.append(packet, &payload, INGRESS)?;
-        Ok(Next::Pass)
+        message::syn_ack(syn.own(), endpoint, &keys.responder, syn.peer(), attached)
+            .map_err(|_| Refused::new(INGRESS, Reason::TooLarge))
     }
 }

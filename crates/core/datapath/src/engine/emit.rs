@@ -1,7 +1,9 @@
 //! Segments that the engine itself sends.
 
+use trireme_flow::FlowKey;
 use trireme_handshake::initiator::Proof;
-use trireme_wire::build::{self, TcpSpec};
+use trireme_wire::build::{self, BuildError, TcpSpec};
+use trireme_wire::datagram::Datagram;
 use trireme_wire::tcp::options::Timestamps;
 use trireme_wire::tcp::{Flags, Options, Segment};
 use trireme_wire::tuple::Endpoint;
@@ -9,13 +11,35 @@ use trireme_wire::tuple::Endpoint;
 use super::{Context, Engine};
 use crate::{Effect, Toward};
 
+/// How a message of the engine's own travels to the sender of a packet.
+pub(super) trait View {
+    /// The packet that carries it.
+    fn carry(&self, key: FlowKey, payload: &[u8]) -> Result<Vec<u8>, BuildError>;
+}
+
+impl View for Segment {
+    fn carry(&self, key: FlowKey, payload: &[u8]) -> Result<Vec<u8>, BuildError> {
+        let (from, to) = (Endpoint::from(key.local), Endpoint::from(key.remote));
+        let ack = self.seq.wrapping_add(1);
+        build::tcp(&TcpSpec { payload, ..TcpSpec::new(from, to, 0, ack, Flags::ACK) })
+    }
+}
+
+/// Over UDP a message is a datagram of its own on the flow's ports, whatever it answers.
+impl View for Datagram {
+    fn carry(&self, key: FlowKey, payload: &[u8]) -> Result<Vec<u8>, BuildError> {
+        carry_over_udp(key, payload)
+    }
+}
+
+fn carry_over_udp(key: FlowKey, payload: &[u8]) -> Result<Vec<u8>, BuildError> {
+    build::udp(key.local.into(), key.remote.into(), build::DEFAULT_HOP_LIMIT, payload)
+}
+
 impl Engine {
-    /// Sends a kind-4 or kind-5 message: an ACK-only segment that a stack waiting for a SYN-ACK discards.
-    pub(super) fn send_control(&mut self, cx: &mut Context<'_>, payload: &[u8]) {
-        let ack = cx.segment.seq.wrapping_add(1);
-        let (from, to) = (Endpoint::from(cx.key.local), Endpoint::from(cx.key.remote));
-        let spec = TcpSpec { payload, ..TcpSpec::new(from, to, 0, ack, Flags::ACK) };
-        if let Ok(bytes) = build::tcp(&spec) {
+    /// Sends a message of the engine's own: over TCP in an ACK-only segment that a stack waiting for a SYN-ACK discards.
+    pub(super) fn send_control<V: View>(&mut self, cx: &mut Context<'_, V>, payload: &[u8]) {
+        if let Ok(bytes) = cx.view.carry(cx.key, payload) {
             cx.out.push(Effect::Transmit { pu: cx.slot, toward: Toward::Network, bytes, gso_size: None });
         }
     }
@@ -23,10 +47,10 @@ impl Engine {
     /// Sends the proof as a segment of its own, in front of the unit's segment: no option but the timestamp.
     pub(super) fn send_proof_before(&mut self, cx: &mut Context<'_>, bytes: &[u8], proof: &Proof) {
         let spec = ProofSpec {
-            ack: cx.segment.ack,
-            window: cx.segment.window,
-            hop_limit: cx.segment.ip.hop_limit,
-            timestamps: cx.segment.options(bytes).timestamps(),
+            ack: cx.view.ack,
+            window: cx.view.window,
+            hop_limit: cx.view.ip.hop_limit,
+            timestamps: cx.view.options(bytes).timestamps(),
         };
         self.send_proof(cx, proof, spec);
     }
@@ -40,7 +64,7 @@ impl Engine {
         proof: &Proof,
     ) {
         let Ok(sent) = Segment::parse(syn) else { return };
-        let (own, peer) = (sent.options(syn), cx.segment.options(bytes));
+        let (own, peer) = (sent.options(syn), cx.view.options(bytes));
         let scale = match (window_scale(own.clone()), window_scale(peer.clone())) {
             (Some(shift), Some(_)) => shift.min(14),
             (Some(_) | None, Some(_) | None) => 0,
@@ -50,12 +74,19 @@ impl Engine {
             .zip(peer.timestamps())
             .map(|(own, peer)| Timestamps { value: own.value, echo: peer.value });
         let spec = ProofSpec {
-            ack: cx.segment.seq.wrapping_add(1),
+            ack: cx.view.seq.wrapping_add(1),
             window: (sent.window >> scale).max(1),
             hop_limit: sent.ip.hop_limit,
             timestamps,
         };
         self.send_proof(cx, proof, spec);
+    }
+
+    /// Sends a message as a datagram of its own on the flow's ports.
+    pub(super) fn send_datagram<V>(&mut self, cx: &mut Context<'_, V>, payload: &[u8]) {
+        if let Ok(bytes) = carry_over_udp(cx.key, payload) {
+            cx.out.push(Effect::Transmit { pu: cx.slot, toward: Toward::Network, bytes, gso_size: None });
+        }
     }
 
     fn send_proof(&mut self, cx: &mut Context<'_>, proof: &Proof, spec: ProofSpec) {

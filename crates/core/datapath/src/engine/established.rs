@@ -13,9 +13,9 @@ use crate::{Effect, Hook, OnPolicyChange};
 
 impl Engine {
     /// Makes sure that an entry was judged in the unit's present epoch; a connection that is no longer allowed ends.
-    pub(super) fn current(
+    pub(super) fn current<V>(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut Context<'_, V>,
         hook: Hook,
         entry: ConnectionEntry,
     ) -> Result<ConnectionEntry, Box<Refused>> {
@@ -26,6 +26,7 @@ impl Engine {
         if let Err(refused) = self.judge_again(cx, &entry) {
             self.handshakes.remove(&key);
             self.held.take(key);
+            self.flows.remove(&cx.key);
             cx.out.push(Effect::Remove(cx.key));
             return Err(refused);
         }
@@ -40,11 +41,15 @@ impl Engine {
         Ok(entry)
     }
 
-    fn kept(&self, cx: &Context<'_>, entry: &ConnectionEntry) -> HalfOpenKey {
+    fn kept<V>(&self, cx: &Context<'_, V>, entry: &ConnectionEntry) -> HalfOpenKey {
         HalfOpenKey { flow: cx.key, role: entry.role, isn: entry.proof_seq.wrapping_sub(1) }
     }
 
-    fn judge_again(&mut self, cx: &mut Context<'_>, entry: &ConnectionEntry) -> Result<(), Box<Refused>> {
+    fn judge_again<V>(
+        &mut self,
+        cx: &mut Context<'_, V>,
+        entry: &ConnectionEntry,
+    ) -> Result<(), Box<Refused>> {
         let direction = match entry.role {
             Role::Initiator => Direction::Egress,
             Role::Responder => Direction::Ingress,
@@ -64,9 +69,9 @@ impl Engine {
     }
 
     /// Revocation ends a connection whatever the settings say.
-    fn judge_peer_again(
+    fn judge_peer_again<V>(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut Context<'_, V>,
         direction: Direction,
         entry: &ConnectionEntry,
     ) -> Result<(), Box<Refused>> {
@@ -92,9 +97,9 @@ impl Engine {
     }
 
     /// The peer of a live connection: from its place in the peer table, or by its token.
-    pub(super) fn peer_of_entry(
+    pub(super) fn peer_of_entry<V>(
         &mut self,
-        cx: &Context<'_>,
+        cx: &Context<'_, V>,
         entry: &ConnectionEntry,
     ) -> Option<Arc<Verified>> {
         let placed = self.peers.at(entry.peer_slot, entry.peer_generation, &self.secrets.verifier);

@@ -22,7 +22,7 @@ impl Engine {
             Direction::Ingress => ((event.local, event.port), (event.remote, 0)),
             Direction::Egress => ((event.local, 0), (event.remote, event.port)),
         };
-        let key = FlowKey { pu: event.pu, local, remote };
+        let key = FlowKey::new(event.pu, event.protocol, local, remote);
         let scene = Scene { unit: &unit, key, now };
         let mut about =
             Refused::new(event.direction, event.reason).with_known_peer(peer.as_ref()).with_port(event.port);

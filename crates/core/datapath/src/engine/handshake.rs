@@ -13,6 +13,7 @@ use trireme_token::rotation::OwnToken;
 use trireme_token::{Nonce, PairKeys, Role, TokenId, Verified, pair_keys};
 use trireme_wire::tcp::Segment;
 
+use super::exchange::Retry;
 use super::{Context, Engine};
 use crate::{Effect, Hook};
 
@@ -51,6 +52,8 @@ pub(crate) struct Handshake {
     pub(crate) peer_holds_token: PeerHolds,
     /// How often the proof was sent.
     pub(crate) proofs: u32,
+    /// Over UDP: when the last message is repeated.
+    pub(crate) retry: Option<Retry>,
     /// The same handshake under another nonce: a back end may begin one that the engine has begun already, when it has
     /// learned to meanwhile. Which of the two counts is for the other party to say.
     pub(crate) rival: Option<Box<Self>>,
@@ -86,6 +89,7 @@ impl Handshake {
             multipath: Multipath::NotAsked,
             peer_holds_token: PeerHolds::Unknown,
             proofs: 0,
+            retry: None,
             rival: None,
         }
     }
@@ -194,7 +198,7 @@ impl Engine {
         match handshake.installed_at.filter(|_| handshake.entry.is_some()) {
             None => true,
             Some(at) => {
-                cx.now.monotonic.since(at) <= ON_THE_WAY && distance(found, &cx.segment, hook) <= FIRST_BYTES
+                cx.now.monotonic.since(at) <= ON_THE_WAY && distance(found, &cx.view, hook) <= FIRST_BYTES
             }
         }
     }
@@ -236,7 +240,7 @@ const fn distance(found: &HalfOpenKey, segment: &Segment, hook: Hook) -> u32 {
 }
 
 /// How long a segment may be on its way between the back end and the engine.
-const ON_THE_WAY: Duration = Duration::from_secs(1);
+pub(super) const ON_THE_WAY: Duration = Duration::from_secs(1);
 /// More than an initiator sends in one flight.
 const FIRST_BYTES: u32 = 1 << 20;
 

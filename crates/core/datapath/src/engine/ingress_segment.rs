@@ -25,10 +25,10 @@ const INGRESS: Direction = Direction::Ingress;
 const EGRESS: Direction = Direction::Egress;
 
 /// Whom a proof speaks for, the token of ours that it answers, and the keys shared then.
-struct Claim {
-    peer: Arc<Verified>,
-    own: OwnToken,
-    keys: Arc<PairKeys>,
+pub(super) struct Claim {
+    pub(super) peer: Arc<Verified>,
+    pub(super) own: OwnToken,
+    pub(super) keys: Arc<PairKeys>,
 }
 
 impl Engine {
@@ -40,7 +40,7 @@ impl Engine {
         if let Some(next) = self.control(cx, packet)? {
             return Ok(next);
         }
-        let found = self.handshake_of(cx.key, &cx.segment, Hook::ToPu);
+        let found = self.handshake_of(cx.key, &cx.view, Hook::ToPu);
         let Some(key) = found.filter(|found| self.speaks_for(found, cx, Hook::ToPu)) else {
             return Err(Refused::new(INGRESS, Reason::Stray));
         };
@@ -54,11 +54,11 @@ impl Engine {
     }
 
     fn responder_segment(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
-        if cx.segment.flags.contains(Flags::RST) {
+        if cx.view.flags.contains(Flags::RST) {
             return self.responder_reset(cx, packet, key);
         }
-        let ack = cx.segment.ack;
-        let input = if cx.segment.is_empty_ack() {
+        let ack = cx.view.ack;
+        let input = if cx.view.is_empty_ack() {
             initiator::Input::PeerAck { ack }
         } else {
             initiator::Input::PeerData { ack }
@@ -77,7 +77,7 @@ impl Engine {
             Said::Answer(answer) => Some(answer),
             Said::Nothing => None,
         };
-        let ack = cx.segment.flags.contains(Flags::ACK).then_some(cx.segment.ack);
+        let ack = cx.view.flags.contains(Flags::ACK).then_some(cx.view.ack);
         let message = said.as_ref().map(Answer::message);
         match self.step(key, initiator::Input::PeerReset { ack, message }) {
             Some(InitiatorOutput::AuthorizeReset(authenticated)) => {
@@ -133,10 +133,10 @@ impl Engine {
 
     fn initiator_segment(&mut self, cx: &mut Context<'_>, packet: &mut Packet, key: HalfOpenKey) -> Judged {
         let proof = self.kind_3(cx, packet, key)?;
-        if let Some(Header { body: Body::Ack { echo }, .. }) = &proof {
+        if let Some(Header { body: Body::Ack { echo, .. }, .. }) = &proof {
             self.prefer(&key, |rival| rival.own_nonce() == Some(Nonce(*echo)));
         }
-        let (seq, ack) = (cx.segment.seq, cx.segment.ack);
+        let (seq, ack) = (cx.view.seq, cx.view.ack);
         let claim = proof.as_ref().and_then(|header| self.claim_of(cx, key, header)).transpose();
         let claim = claim.map_err(|reason| Refused::new(INGRESS, reason))?;
         let output = match &proof {
@@ -145,10 +145,8 @@ impl Engine {
                 let own = claim.as_ref().map_or(TokenId::ZERO, |claim| claim.own.token.id);
                 self.step_responder(key, Input::Proof { seq, ack, header, keys, own })
             }
-            None if cx.segment.flags.contains(Flags::RST) => {
-                self.step_responder(key, Input::PeerReset { seq })
-            }
-            None if cx.segment.is_empty_ack() => self.step_responder(key, Input::PeerAck { ack }),
+            None if cx.view.flags.contains(Flags::RST) => self.step_responder(key, Input::PeerReset { seq }),
+            None if cx.view.is_empty_ack() => self.step_responder(key, Input::PeerAck { ack }),
             None => self.step_responder(key, Input::PeerData { ack }),
         };
         match output {
@@ -178,8 +176,8 @@ impl Engine {
         packet: &Packet,
         key: HalfOpenKey,
     ) -> Result<Option<Header>, Box<Refused>> {
-        let payload = cx.segment.payload(&packet.bytes);
-        if cx.segment.seq != key.isn.wrapping_add(1) || !tap::is_tap(payload) {
+        let payload = cx.view.payload(&packet.bytes);
+        if cx.view.seq != key.isn.wrapping_add(1) || !tap::is_tap(payload) {
             return Ok(None);
         }
         let awaited = self.handshakes.get(&key).is_some_and(|handshake| {
@@ -194,9 +192,9 @@ impl Engine {
     }
 
     /// Who it is that a proof speaks for, and which token of ours it answers.
-    fn claim_of(
+    pub(super) fn claim_of<V>(
         &mut self,
-        cx: &Context<'_>,
+        cx: &Context<'_, V>,
         key: HalfOpenKey,
         header: &Header,
     ) -> Option<Result<Claim, Reason>> {
@@ -216,11 +214,26 @@ impl Engine {
         cx: &mut Context<'_>,
         packet: &mut Packet,
         key: HalfOpenKey,
-        Claim { peer, own, keys }: &Claim,
+        claim: &Claim,
     ) -> Judged {
+        self.admit_initiator(cx, key, claim)?;
+        let multipath =
+            self.handshakes.get(&key).map_or(Multipath::NotAsked, |handshake| handshake.multipath);
+        // A proof that an enforcer sent by itself lacks the Multipath option: the stack must not see it as its third ACK.
+        let consumed = multipath == Multipath::Asked && !cx.view.options(&packet.bytes).has_multipath();
+        strip(packet, INGRESS)?;
+        self.release(cx, packet, key, consumed)
+    }
+
+    /// Judges an initiator that has proven itself, unless that was done, and writes its entry.
+    pub(super) fn admit_initiator<V>(
+        &mut self,
+        cx: &mut Context<'_, V>,
+        key: HalfOpenKey,
+        Claim { peer, own, keys }: &Claim,
+    ) -> Result<(), Box<Refused>> {
         let internal = || Refused::new(INGRESS, Reason::Internal);
         let handshake = self.handshakes.get(&key).ok_or_else(internal)?;
-        let multipath = handshake.multipath;
         let judged_before = handshake.epoch == cx.unit.epoch
             && handshake.peer.as_ref().is_some_and(|judged| judged.id == peer.id);
         let mut judged = Ok(handshake.decision.clone());
@@ -267,10 +280,8 @@ impl Engine {
         let mut about = Refused::new(INGRESS, Reason::Accepted).with_peer(peer).with_port(port);
         about.decision = decision;
         self.record_accept(cx, &about);
-        // A proof that an enforcer sent by itself lacks the Multipath option: the stack must not see it as its third ACK.
-        let consumed = multipath == Multipath::Asked && !cx.segment.options(&packet.bytes).has_multipath();
-        strip(packet, INGRESS)?;
-        self.release(cx, packet, key, consumed)
+        self.agents.meet(cx.slot, cx.key.remote, peer);
+        Ok(())
     }
 
     /// Lets the packets go on that waited for this proof, behind the proof's own segment.
@@ -321,8 +332,8 @@ impl Engine {
 
 /// A late duplicate of the proof is recognised by its MAC and stripped; everything else of an admitted connection passes.
 fn strip_duplicate(cx: &Context<'_>, packet: &mut Packet, entry: &ConnectionEntry) -> Judged {
-    if entry.role == Role::Responder && cx.segment.seq == entry.proof_seq {
-        let payload = cx.segment.payload(&packet.bytes);
+    if entry.role == Role::Responder && cx.view.seq == entry.proof_seq {
+        let payload = cx.view.payload(&packet.bytes);
         if let Some(Ok(header)) = parse::tap_header(payload)
             && header.kind() == Kind::Ack
             && header.mac == entry.proof_mac

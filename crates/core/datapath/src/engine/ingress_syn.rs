@@ -14,6 +14,7 @@ use trireme_wire::tap::{self, Body, Header};
 
 use super::authenticate::Peer;
 use super::egress_syn::strip;
+use super::emit::View;
 use super::handshake::{Half, Handshake, Multipath, PeerHolds, reason_of};
 use super::refuse::Refused;
 use super::renew::{Choice, Renewal};
@@ -28,20 +29,36 @@ const fn is_tcp_syn(header: &Header) -> bool {
 
 const INGRESS: Direction = Direction::Ingress;
 
+/// A kind-1 message.
+pub(super) struct Opening<'a> {
+    pub(super) header: &'a Header,
+    pub(super) payload: &'a [u8],
+    pub(super) renewal: Renewal,
+    pub(super) multipath: Multipath,
+}
+
+/// What became of one.
+pub(super) enum Taken {
+    /// The initiator is authorized and its handshake remembered.
+    Accepted,
+    /// Its token is being checked.
+    Pending(u64),
+}
+
 impl Engine {
     pub(super) fn ingress_syn(&mut self, cx: &mut Context<'_>, packet: &mut Packet) -> Judged {
         self.refuse_simultaneous_open(cx)?;
-        let header = match parse::tap_header(cx.segment.payload(&packet.bytes)) {
+        let header = match parse::tap_header(cx.view.payload(&packet.bytes)) {
             None => None,
             Some(Ok(header)) if is_tcp_syn(&header) => Some(header),
             Some(Ok(_)) => return Err(Refused::new(INGRESS, Reason::TapUnexpected)),
             Some(Err(Reason::TapVersion)) => {
-                self.request_own_version(cx, packet);
+                self.request_own_version(cx, cx.view.clone().payload(&packet.bytes));
                 return Err(Refused::new(INGRESS, Reason::TapVersion));
             }
             Some(Err(reason)) => return Err(Refused::new(INGRESS, reason)),
         };
-        let key = HalfOpenKey { flow: cx.key, role: Role::Responder, isn: cx.segment.seq };
+        let key = HalfOpenKey { flow: cx.key, role: Role::Responder, isn: cx.view.seq };
         if let Some(next) = self.again(cx, packet, key, header.as_ref())? {
             return Ok(next);
         }
@@ -100,7 +117,11 @@ impl Engine {
 
     /// A handshake that was accepted under another epoch is judged again. It keeps its nonces: the initiator may
     /// hold a SYN-ACK already.
-    fn judge_half_open_again(&mut self, cx: &Context<'_>, key: HalfOpenKey) -> Result<(), Box<Refused>> {
+    pub(super) fn judge_half_open_again<V>(
+        &mut self,
+        cx: &Context<'_, V>,
+        key: HalfOpenKey,
+    ) -> Result<(), Box<Refused>> {
         let Some(handshake) = self.handshakes.get(&key) else { return Ok(()) };
         if handshake.epoch == cx.unit.epoch || handshake.entry.is_some() {
             return Ok(());
@@ -148,15 +169,35 @@ impl Engine {
         key: HalfOpenKey,
         header: &Header,
     ) -> Judged {
+        let message = Opening {
+            header,
+            payload: cx.view.payload(&packet.bytes),
+            renewal: Renewal::of(packet),
+            multipath: Multipath::of(&cx.view, &packet.bytes),
+        };
+        if let Taken::Pending(job) = self.take_identity(cx, key, &message)? {
+            return Ok(Next::Park(job));
+        }
+        strip(packet, INGRESS)?;
+        Ok(Next::Pass)
+    }
+
+    /// Authenticates and authorizes an initiator and remembers its handshake.
+    pub(super) fn take_identity<V: View>(
+        &mut self,
+        cx: &mut Context<'_, V>,
+        key: HalfOpenKey,
+        Opening { header, payload, renewal, multipath }: &Opening<'_>,
+    ) -> Result<Taken, Box<Refused>> {
+        let (renewal, multipath) = (*renewal, *multipath);
         let mut priority = self.cookie_priority(cx, key, header);
         if self.handshakes.get(&key).is_none() {
             self.check_room(cx, key, header, priority)?;
         }
         let source = cx.key.remote.0;
-        let payload = cx.segment.payload(&packet.bytes);
         let peer = match self.peer_of(header, payload, source, priority, cx.now, cx.out) {
             Ok(Peer::Verified(peer)) => peer,
-            Ok(Peer::Pending(job)) => return Ok(Next::Park(job)),
+            Ok(Peer::Pending(job)) => return Ok(Taken::Pending(job)),
             Ok(Peer::Unknown) => {
                 self.request_token(cx, header, Seal::Open);
                 return Err(Refused::new(INGRESS, Reason::TokenUnknown));
@@ -174,12 +215,11 @@ impl Engine {
         let decision = self.judge_initiator(cx, &peer, proven.as_ref())?;
         let holds = proven.map(|(own, _)| own.token.id);
         let Choice { own, older } = self
-            .choose_for_peer(cx, INGRESS, &peer.id, holds, Renewal::of(packet))
+            .choose_for_peer(cx, INGRESS, &peer.id, holds, renewal)
             .map_err(|refused| refused.with_peer(&peer))?;
         let peer_holds_token =
             if holds == Some(own.token.id) { PeerHolds::Known } else { PeerHolds::Unknown };
         let until = cx.now.monotonic + self.config.responder_timeout;
-        let multipath = Multipath::of(&cx.segment, &packet.bytes);
         if let Some(handshake) = self.handshakes.get_mut(&key) {
             if !handshake.may_be(&peer) {
                 return Err(Refused::new(INGRESS, Reason::NonceMismatch).with_peer(&peer));
@@ -202,7 +242,7 @@ impl Engine {
             let mut nonce = [0; 16];
             self.random.fill(&mut nonce);
             let sender = Sender { token: own.token.id, nonce: Nonce(nonce) };
-            let state = SynReceived::new(key.isn, message::sender(header), sender);
+            let state = SynReceived::new(key.isn, message::sender(header), sender).over(cx.key.protocol);
             let handshake = Handshake {
                 own: Some(own),
                 older,
@@ -216,14 +256,13 @@ impl Engine {
                 .insert(key, handshake, until, priority)
                 .map_err(|reason| Refused::new(INGRESS, reason).with_peer(&peer))?;
         }
-        strip(packet, INGRESS)?;
-        Ok(Next::Pass)
+        Ok(Taken::Accepted)
     }
 
     /// Asks the policy, and teaches what it says.
-    fn judge_initiator(
+    fn judge_initiator<V>(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut Context<'_, V>,
         peer: &Arc<Verified>,
         proven: Option<&(OwnToken, Arc<PairKeys>)>,
     ) -> Result<Option<Decision>, Box<Refused>> {
@@ -245,7 +284,7 @@ impl Engine {
     }
 
     /// A cookie of ours shows that the sender receives at its address.
-    fn cookie_priority(&self, cx: &Context<'_>, key: HalfOpenKey, header: &Header) -> Priority {
+    fn cookie_priority<V>(&self, cx: &Context<'_, V>, key: HalfOpenKey, header: &Header) -> Priority {
         let shown = !header.has_mac()
             && header.mac != [0; 16]
             && cookie::matches(
@@ -260,9 +299,9 @@ impl Engine {
     }
 
     /// Looks for room before anything expensive; under pressure a sender that shows nothing gets a cookie.
-    fn check_room(
+    fn check_room<V: View>(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut Context<'_, V>,
         key: HalfOpenKey,
         header: &Header,
         priority: Priority,
@@ -279,16 +318,16 @@ impl Engine {
         Err(Refused::new(INGRESS, Reason::CookieDemanded))
     }
 
-    fn tokens_hold(&mut self, header: &Header, cx: &Context<'_>) -> bool {
+    fn tokens_hold<V>(&mut self, header: &Header, cx: &Context<'_, V>) -> bool {
         matches!(self.held_token(&TokenId(header.token_id), cx.now), Ok(Some(_)))
     }
 
     /// Checks the MAC of a SYN; returns which token of ours the initiator holds, and the keys.
     ///
     /// A MAC that does not verify counts as none: behind a service address the initiator may have meant another node.
-    fn syn_mac(
+    pub(super) fn syn_mac<V>(
         &mut self,
-        cx: &Context<'_>,
+        cx: &Context<'_, V>,
         header: &Header,
         peer: &Verified,
     ) -> Option<(OwnToken, Arc<PairKeys>)> {
@@ -304,28 +343,33 @@ impl Engine {
         })
     }
 
-    fn request_token(&mut self, cx: &mut Context<'_>, header: &Header, seal: Seal<'_>) {
+    pub(super) fn request_token<V: View>(
+        &mut self,
+        cx: &mut Context<'_, V>,
+        header: &Header,
+        seal: Seal<'_>,
+    ) {
         self.send_request(cx, Nonce(header.nonce), seal);
     }
 
-    fn demand_cookie(&mut self, cx: &mut Context<'_>, key: HalfOpenKey, header: &Header) {
+    fn demand_cookie<V: View>(&mut self, cx: &mut Context<'_, V>, key: HalfOpenKey, header: &Header) {
         let cookie = cookie::make(&self.cookie_key, cx.key, key.isn, &header.nonce, cx.now.monotonic);
         self.request_token(cx, header, Seal::Cookie(cookie));
     }
 
     /// Another version is answered in the own one, and never taken for a peer without TAP.
-    fn request_own_version(&mut self, cx: &mut Context<'_>, packet: &Packet) {
-        if let Some(nonce) = tap::peek_nonce(cx.segment.payload(&packet.bytes)) {
+    pub(super) fn request_own_version<V: View>(&mut self, cx: &mut Context<'_, V>, payload: &[u8]) {
+        if let Some(nonce) = tap::peek_nonce(payload) {
             self.send_request(cx, Nonce(nonce), Seal::Open);
         }
     }
 
-    fn send_request(&mut self, cx: &mut Context<'_>, echo: Nonce, seal: Seal<'_>) {
+    fn send_request<V: View>(&mut self, cx: &mut Context<'_, V>, echo: Nonce, seal: Seal<'_>) {
         if !self.replies.try_take(cx.key.remote.0, cx.now.monotonic) {
             return;
         }
         let own = self.own.current(&cx.unit.id).map_or(TokenId::ZERO, |own| own.token.id);
-        if let Ok(payload) = message::token_request(own, echo, seal) {
+        if let Ok(payload) = message::token_request(cx.key.protocol, own, echo, seal) {
             self.send_control(cx, &payload);
         }
     }

@@ -53,7 +53,7 @@ pub(super) enum Said {
 impl Engine {
     pub(super) fn ingress_syn_ack(&mut self, cx: &mut Context<'_>, packet: &mut Packet) -> Judged {
         if let Some(entry) = packet.connection
-            && self.is_established(&entry, cx.segment.ack, Role::Initiator, cx.key)
+            && self.is_established(&entry, cx.view.ack, Role::Initiator, cx.key)
         {
             // Anything but a confirmation: the responder asks again.
             self.current(cx, Hook::FromPu, entry)?;
@@ -69,7 +69,7 @@ impl Engine {
             Said::Answer(answer) => Some(answer),
             Said::Nothing => None,
         };
-        let input = Input::SynAck { ack: cx.segment.ack, message: said.as_ref().map(Answer::message) };
+        let input = Input::SynAck { ack: cx.view.ack, message: said.as_ref().map(Answer::message) };
         let peer = said.as_ref().map(Answer::peer);
         match self.step(key, input) {
             Some(Output::Authorize(authenticated)) => {
@@ -112,12 +112,12 @@ impl Engine {
     /// older connection answers none: a stack that waits for another gives it the reset that ends it (RFC 9293, section
     /// 3.10.7.3), and takes nothing from it.
     fn answered_syn(&mut self, cx: &mut Context<'_>) -> Result<Option<HalfOpenKey>, Box<Refused>> {
-        let isn = cx.segment.ack.wrapping_sub(1);
+        let isn = cx.view.ack.wrapping_sub(1);
         let key = HalfOpenKey { flow: cx.key, role: Role::Initiator, isn };
         if self.handshakes.get(&key).is_some() {
             return Ok(Some(key));
         }
-        let input = Input::SynAck { ack: cx.segment.ack, message: None };
+        let input = Input::SynAck { ack: cx.view.ack, message: None };
         let beyond = self.handshakes.of_flow(cx.key, Role::Initiator).any(|(_, handshake)| {
             let Half::Initiator(initiator) = &handshake.half else { return false };
             let Initiator::SynSent(sent) = initiator else { return false };
@@ -144,13 +144,26 @@ impl Engine {
         key: HalfOpenKey,
     ) -> Result<Said, Box<Refused>> {
         let refused = |reason| Refused::new(EGRESS, reason);
-        let payload = cx.segment.payload(&packet.bytes);
+        let payload = cx.view.payload(&packet.bytes);
         let header = match parse::tap_header(payload) {
             None => return Ok(Said::Nothing),
             Some(Ok(header)) if header.kind() == Kind::SynAck => header,
             Some(Ok(_)) => return Err(refused(Reason::TapUnexpected)),
             Some(Err(reason)) => return Err(refused(reason)),
         };
+        let payload = payload.to_vec();
+        self.answer_in(cx, header, &payload, key)
+    }
+
+    /// Finds out who sent a kind-2 message, and which token of ours it answers.
+    pub(super) fn answer_in<V>(
+        &mut self,
+        cx: &mut Context<'_, V>,
+        header: Header,
+        payload: &[u8],
+        key: HalfOpenKey,
+    ) -> Result<Said, Box<Refused>> {
+        let refused = |reason| Refused::new(EGRESS, reason);
         let asked = self.handshakes.get(&key).and_then(Handshake::shown);
         let asked = asked.ok_or_else(|| refused(Reason::TapUnexpected))?;
         let source = cx.key.remote.0;
@@ -189,9 +202,9 @@ impl Engine {
         }
     }
 
-    fn accept_responder(
+    pub(super) fn accept_responder<V>(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut Context<'_, V>,
         key: HalfOpenKey,
         Answer { peer, own, keys, .. }: &Answer,
         authenticated: Authenticated,
@@ -212,8 +225,8 @@ impl Engine {
             attested: Some(attested),
             proof_seq: authenticated.proof.seq,
             proof_mac: authenticated.proof.mac,
-            confirmed: false,
-            data_seen: true,
+            confirmed: !cx.key.is_tcp(),
+            data_seen: cx.key.is_tcp(),
             class: ConnectionClass::Identity,
             syn_ack: 0,
         };
@@ -226,6 +239,7 @@ impl Engine {
         handshake.own = Some(own.clone());
         handshake.older = None;
         self.learn_destination(cx, peer, own, attested == cx.key.remote);
+        self.agents.meet(cx.slot, cx.key.remote, peer);
         self.install(cx, key, entry);
         let mut about = Refused::new(EGRESS, Reason::Accepted)
             .with_peer(peer)
@@ -237,9 +251,9 @@ impl Engine {
     }
 
     /// Only where nothing translates the address is the node behind it known.
-    fn learn_destination(
+    fn learn_destination<V>(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut Context<'_, V>,
         peer: &Arc<Verified>,
         own: &OwnToken,
         untranslated: bool,
@@ -269,13 +283,16 @@ impl Engine {
     }
 
     /// Writes the entry into the connection table and counts the handshake as completed.
-    pub(super) fn install(&mut self, cx: &mut Context<'_>, key: HalfOpenKey, entry: ConnectionEntry) {
+    pub(super) fn install<V>(&mut self, cx: &mut Context<'_, V>, key: HalfOpenKey, entry: ConnectionEntry) {
         if let Some(handshake) = self.handshakes.get_mut(&key) {
             handshake.entry = Some(entry);
             handshake.installed_at = Some(cx.now.monotonic);
             handshake.rival = None;
         }
         self.handshakes.complete(&key, cx.now.monotonic + self.config.completed_timeout);
+        if !cx.key.is_tcp() {
+            return self.install_flow(cx, entry);
+        }
         cx.out.push(Effect::Install(cx.key, entry));
     }
 }

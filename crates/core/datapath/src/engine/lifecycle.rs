@@ -53,6 +53,12 @@ impl Engine {
                 out.push(Effect::Remove(key.flow));
             }
         }
+        self.flows.retain(|key| key.pu != slot);
+        self.fragments.remove_unit(slot);
+        self.awaited.retain(|key| key.pu != slot);
+        self.agents.forget_unit(slot);
+        let waiting = self.waiting.take_all(|key| key.pu == slot).len();
+        self.count_many(NO_UNIT, Reason::UnitRemoved, u64::try_from(waiting).unwrap_or(u64::MAX));
         if let Some(unit) = self.units.remove(&slot) {
             self.own.remove(&unit.id);
             out.push(Effect::Teach(Lesson::OwnTokens { pu: slot, tokens: Vec::new() }));
@@ -90,6 +96,7 @@ impl Engine {
         }
         self.pair_keys.clear();
         self.known.clear();
+        self.agents.forget_peers();
         let forgotten = self.peers.distrust().into_iter().map(Lesson::ForgetPeer);
         out.extend(forgotten.map(Effect::Teach));
         self.teach_all_own_tokens(now.wall, out);

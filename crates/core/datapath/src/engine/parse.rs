@@ -2,7 +2,8 @@
 
 use trireme_flow::{FlowKey, PuSlot, Reason};
 use trireme_wire::checksum::{self, Checksum};
-use trireme_wire::icmp::{self, EmbeddedTcp};
+use trireme_wire::datagram::{Datagram, Transport};
+use trireme_wire::icmp::{self, Embedded};
 use trireme_wire::ip;
 use trireme_wire::tcp::Segment;
 use trireme_wire::{ParseError, tap};
@@ -13,8 +14,10 @@ use crate::Hook;
 pub(crate) enum Parsed {
     /// A TCP segment.
     Tcp(Segment),
-    /// An ICMP error about one.
-    IcmpError(Box<EmbeddedTcp>),
+    /// A packet of another protocol.
+    Datagram(Datagram),
+    /// An ICMP error.
+    IcmpError(Box<Embedded>),
 }
 
 /// Parses a packet; cuts link-layer padding off.
@@ -22,11 +25,18 @@ pub(crate) fn parse(bytes: &mut Vec<u8>) -> Result<Parsed, Reason> {
     ip::trim(bytes).map_err(reason_of)?;
     match Segment::parse(bytes) {
         Ok(segment) => Ok(Parsed::Tcp(segment)),
-        Err(ParseError::NotTcp) => icmp::embedded(bytes)
-            .map(|error| Parsed::IcmpError(Box::new(error)))
-            .ok_or(Reason::ProtocolDenied),
+        Err(ParseError::NotTcp | ParseError::Fragment) => parse_other(bytes),
         Err(error) => Err(reason_of(error)),
     }
+}
+
+fn parse_other(bytes: &[u8]) -> Result<Parsed, Reason> {
+    let datagram = Datagram::parse(bytes).map_err(reason_of)?;
+    let Transport::Icmp(message) = &datagram.transport else { return Ok(Parsed::Datagram(datagram)) };
+    if !icmp::is_error(datagram.ip.family, message.icmp_type) {
+        return Ok(Parsed::Datagram(datagram));
+    }
+    icmp::embedded(bytes).map(|error| Parsed::IcmpError(Box::new(error))).ok_or(Reason::IcmpUnknown)
 }
 
 /// Checks what a segment may look like. A wrong checksum is refused here: rewriting would make it right.
@@ -47,7 +57,17 @@ pub(crate) fn flow_key(pu: PuSlot, hook: Hook, segment: &Segment) -> FlowKey {
         Hook::FromPu => (tuple.src, tuple.dst),
         Hook::ToPu => (tuple.dst, tuple.src),
     };
-    FlowKey { pu, local: local.into(), remote: remote.into() }
+    FlowKey::tcp(pu, local.into(), remote.into())
+}
+
+/// The flow of another protocol as its unit sees it.
+pub(crate) fn datagram_key(pu: PuSlot, hook: Hook, datagram: &Datagram) -> FlowKey {
+    let tuple = datagram.tuple();
+    let (local, remote) = match hook {
+        Hook::FromPu => (tuple.src, tuple.dst),
+        Hook::ToPu => (tuple.dst, tuple.src),
+    };
+    FlowKey::new(pu, datagram.ip.protocol, local.into(), remote.into())
 }
 
 /// Reads a TAP message; `None` if the payload does not even claim to be one.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use trireme_flow::{Action, Budget, FlowEvent, FlowKey, FlowRecord, Party, Reason, RecordKey};
 use trireme_identity::time::Now;
-use trireme_identity::{Direction, Protocol, TagSet};
+use trireme_identity::{Direction, TagSet};
 use trireme_policy::{Decision, Peer};
 use trireme_token::{TokenId, Verified};
 
@@ -22,9 +22,9 @@ pub(super) struct Scene<'a> {
 
 impl Engine {
     /// Records a decision about the packet at hand.
-    pub(super) fn record(
+    pub(super) fn record<V>(
         &mut self,
-        cx: &mut Context<'_>,
+        cx: &mut Context<'_, V>,
         about: &Refused,
         action: Action,
         observed: Option<Action>,
@@ -51,6 +51,7 @@ impl Engine {
         let name = RecordKey {
             pu: key.pu,
             direction: about.direction,
+            protocol: key.protocol,
             source: source.0,
             destination,
             peer: about.peer.as_ref().map_or(TokenId::ZERO, |peer| peer.id),
@@ -79,13 +80,13 @@ impl Engine {
     }
 
     /// Counts and records something noteworthy that does not stop the packet.
-    pub(super) fn note(&mut self, cx: &mut Context<'_>, direction: Direction, reason: Reason) {
+    pub(super) fn note<V>(&mut self, cx: &mut Context<'_, V>, direction: Direction, reason: Reason) {
         self.count(cx.slot, reason);
         self.record(cx, &Refused::new(direction, reason), Action::Accept, None);
     }
 
     /// Counts and records an admitted connection.
-    pub(super) fn record_accept(&mut self, cx: &mut Context<'_>, about: &Refused) {
+    pub(super) fn record_accept<V>(&mut self, cx: &mut Context<'_, V>, about: &Refused) {
         self.count(cx.slot, about.reason);
         self.record(cx, about, Action::Accept, None);
     }
@@ -122,7 +123,7 @@ fn record_of(
         source,
         destination,
         attested: about.attested.filter(|attested| *attested != key.remote),
-        protocol: Protocol::TCP,
+        protocol: key.protocol,
         action,
         observed,
         policy: decision.and_then(|decision| text(&decision.policy_id)),
@@ -131,7 +132,7 @@ fn record_of(
         reason: about.reason,
         explanation: match about.note.clone() {
             Some(note) => Some(note),
-            None if explained && rejects(action, observed) => explain(unit, about, key.remote.0),
+            None if explained && rejects(action, observed) => explain(unit, about, key),
             None => None,
         },
         event: FlowEvent::Decision,
@@ -165,14 +166,15 @@ fn remote_party(peer: Option<&Arc<Verified>>, (address, port): (std::net::IpAddr
     }
 }
 
-fn explain(unit: &Unit, about: &Refused, remote: std::net::IpAddr) -> Option<String> {
+fn explain(unit: &Unit, about: &Refused, key: FlowKey) -> Option<String> {
+    let (remote, protocol) = (key.remote.0, key.protocol);
     let port = about.port?;
     let explanation = match &about.peer {
         Some(peer) => {
             let claims = Peer { tags: &peer.policy_tags, partial: peer.claims.partial };
-            unit.policy.explain_at(about.direction, &claims, Some(remote), port, Protocol::TCP)
+            unit.policy.explain_at(about.direction, &claims, Some(remote), port, protocol)
         }
-        None => unit.policy.explain_ip(about.direction, remote, port, Protocol::TCP),
+        None => unit.policy.explain_ip(about.direction, remote, port, protocol),
     };
     Some(explanation.to_string())
 }

@@ -10,6 +10,7 @@ use trireme_policy::{Decision, Mode};
 use trireme_token::{Nonce, Role, TokenId, Verified};
 use trireme_wire::{build, edit, tap};
 
+use super::emit::View;
 use super::{Context, Engine, Next, Unit};
 use crate::{Effect, Hook, NotifyPeer, Packet, Refusal, Toward, Verdict};
 
@@ -131,7 +132,13 @@ impl Engine {
     ) -> Verdict {
         match self.refuse_again(&mut packet, why, now, out) {
             Next::Pass => Verdict::Pass(packet),
-            Next::Drop(_) | Next::Hold(_) | Next::Park(_) | Next::Sent => Verdict::Drop(why.reason),
+            Next::Drop(_)
+            | Next::Hold(_)
+            | Next::HoldFlow(_)
+            | Next::HoldPart(_)
+            | Next::HoldFragment(_)
+            | Next::Park(_)
+            | Next::Sent => Verdict::Drop(why.reason),
         }
     }
 
@@ -141,8 +148,16 @@ impl Engine {
             self.count(super::NO_UNIT, Reason::UnitRemoved);
             return Next::Drop(Reason::UnitRemoved);
         };
-        let Ok(super::Parsed::Tcp(segment)) = super::parse::parse(&mut packet.bytes) else {
-            return self.refuse_unparsed(&unit, packet, reason);
+        let segment = match super::parse::parse(&mut packet.bytes) {
+            Ok(super::Parsed::Tcp(segment)) => segment,
+            Ok(super::Parsed::Datagram(view)) => {
+                let key = super::parse::datagram_key(packet.pu, packet.hook, &view);
+                let mut refused = Refused::by_hook(packet.hook, reason);
+                refused.note.clone_from(&why.note);
+                let mut cx = Context { unit, slot: packet.pu, key, view, now, out };
+                return self.refuse_datagram(&mut cx, packet, &refused);
+            }
+            Ok(super::Parsed::IcmpError(_)) | Err(_) => return self.refuse_unparsed(&unit, packet, reason),
         };
         let key = super::parse::flow_key(packet.pu, packet.hook, &segment);
         let mut refused = Refused::by_hook(packet.hook, reason);
@@ -153,7 +168,7 @@ impl Engine {
         let isn = segment.seq.wrapping_sub(1);
         let waiting = HalfOpenKey { flow: key, role: Role::Responder, isn };
         refused.peer = self.handshakes.get(&waiting).and_then(|handshake| handshake.peer.clone());
-        let mut cx = Context { unit, slot: packet.pu, key, segment, now, out };
+        let mut cx = Context { unit, slot: packet.pu, key, view: segment, now, out };
         self.refuse(&mut cx, packet, *refused)
     }
 
@@ -168,19 +183,20 @@ impl Engine {
                 | Reason::ApplicationAcl
                 | Reason::StrictIdentity
         );
-        let by_policy = by_policy && cx.segment.flags.intersects(trireme_wire::tcp::Flags::SYN);
+        let by_policy = by_policy && cx.view.flags.intersects(trireme_wire::tcp::Flags::SYN);
         if !by_policy || !self.replies.try_take(cx.key.remote.0, cx.now.monotonic) {
             return;
         }
         if refused.reason == Reason::PolicyIngress && cx.unit.settings.notify_peer == NotifyPeer::WithReason {
-            self.notify(cx, packet, refused);
+            let payload = cx.view.payload(&packet.bytes).to_vec();
+            self.notify(cx, &payload, refused);
         }
         // Towards the unit the answer is one to its SYN, whatever was refused.
         let (toward, syn) = match refused.direction {
             Direction::Ingress => (Toward::Network, packet.bytes.clone()),
-            Direction::Egress if cx.segment.flags.is_syn() => (Toward::Pu, packet.bytes.clone()),
+            Direction::Egress if cx.view.flags.is_syn() => (Toward::Pu, packet.bytes.clone()),
             Direction::Egress => {
-                let isn = cx.segment.ack.wrapping_sub(1);
+                let isn = cx.view.ack.wrapping_sub(1);
                 let sent = HalfOpenKey { flow: cx.key, role: Role::Initiator, isn };
                 let Some(handshake) = self.handshakes.get(&sent) else { return };
                 (Toward::Pu, handshake.syn.clone())
@@ -197,15 +213,17 @@ impl Engine {
     }
 
     /// Tells the initiator's enforcer why its SYN was refused (kind 4).
-    fn notify(&mut self, cx: &mut Context<'_>, packet: &Packet, refused: &Refused) {
-        let Ok(header) = tap::Header::parse(cx.segment.payload(&packet.bytes)) else { return };
+    pub(super) fn notify<V: View>(&mut self, cx: &mut Context<'_, V>, payload: &[u8], refused: &Refused) {
+        let Ok(header) = tap::Header::parse(payload) else { return };
         let Some(peer) = &refused.peer else { return };
         let Some(own) = self.own.current(&cx.unit.id).cloned() else { return };
         let Ok(keys) = self.keys(&own, peer, Role::Responder) else { return };
         let to = Sender { token: TokenId(header.token_id), nonce: Nonce(header.nonce) };
         let rule = refused.decision.as_ref().and_then(|decision| decision.rule_number).unwrap_or_default();
         let code = refused.reason.code();
-        if let Ok(payload) = message::refusal(own.token.id, Some(&keys.responder), to, code, rule) {
+        if let Ok(payload) =
+            message::refusal(cx.key.protocol, own.token.id, Some(&keys.responder), to, code, rule)
+        {
             self.send_control(cx, &payload);
         }
     }

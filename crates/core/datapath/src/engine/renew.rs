@@ -35,9 +35,9 @@ impl Renewal {
 
 impl Engine {
     /// The token to show to a peer; `proven` is the token of ours that its MAC named.
-    pub(super) fn choose_for_peer(
+    pub(super) fn choose_for_peer<V>(
         &mut self,
-        cx: &Context<'_>,
+        cx: &Context<'_, V>,
         direction: Direction,
         peer: &TokenId,
         proven: Option<TokenId>,
@@ -58,9 +58,9 @@ impl Engine {
     }
 
     /// The token to show at an address behind which a node used the token `holds` last.
-    pub(super) fn choose_for_service(
+    pub(super) fn choose_for_service<V>(
         &mut self,
-        cx: &Context<'_>,
+        cx: &Context<'_, V>,
         holds: Option<TokenId>,
     ) -> Result<Choice, Box<Refused>> {
         let (newest, older) = self.usable(cx, Direction::Egress)?;
@@ -74,9 +74,9 @@ impl Engine {
     }
 
     /// The newest token and the one before it.
-    fn usable(
+    fn usable<V>(
         &self,
-        cx: &Context<'_>,
+        cx: &Context<'_, V>,
         direction: Direction,
     ) -> Result<(OwnToken, Option<OwnToken>), Box<Refused>> {
         let mut usable = self.own.usable(&cx.unit.id, cx.now.wall).into_iter().cloned();
@@ -86,9 +86,9 @@ impl Engine {
 
     /// The token of ours under whose keys a message of the peer verifies: the one in use, else any that may be on its way.
     /// The one in use if none does.
-    pub(super) fn answered_token(
+    pub(super) fn answered_token<V>(
         &mut self,
-        cx: &Context<'_>,
+        cx: &Context<'_, V>,
         in_use: &OwnToken,
         peer: &Verified,
         role: Role,

@@ -42,7 +42,7 @@ pub(super) fn verdict_of(judged: &Result<Option<Decision>, Box<Refused>>) -> Ver
 
 impl Engine {
     /// Remembers a peer and teaches who it is; returns its place.
-    pub(super) fn teach_peer(&mut self, cx: &mut Context<'_>, proven: &Proven<'_>) -> (u32, u32) {
+    pub(super) fn teach_peer<V>(&mut self, cx: &mut Context<'_, V>, proven: &Proven<'_>) -> (u32, u32) {
         let Proven { peer, own, role, keys, fresh } = *proven;
         let Placed { place, generation, evicted } = self.peers.remember(peer);
         cx.out.extend(evicted.map(|token| Effect::Teach(Lesson::ForgetPeer(token))));
@@ -66,16 +66,16 @@ impl Engine {
         (place, generation)
     }
 
-    /// Teaches what the unit's policy says about a peer at a place, if it says so whatever the circumstances.
-    pub(super) fn teach_verdict(
+    /// Teaches what the unit's policy says about a peer's connections, if it says so whatever the circumstances.
+    pub(super) fn teach_verdict<V>(
         &self,
-        cx: &mut Context<'_>,
+        cx: &mut Context<'_, V>,
         direction: Direction,
         (peer_slot, generation): (u32, u32),
         port: u16,
         verdict: Verdict<'_>,
     ) {
-        if !is_general(&cx.unit, direction, verdict) {
+        if !cx.key.is_tcp() || !is_general(&cx.unit, direction, verdict) {
             return;
         }
         let decision = decision_of(verdict);
@@ -92,8 +92,13 @@ impl Engine {
     }
 
     /// Teaches to refuse an initiator that has shown a token but no MAC.
-    pub(super) fn teach_refusal(&mut self, cx: &mut Context<'_>, peer: &Arc<Verified>, refused: &Refused) {
-        if !is_general(&cx.unit, Direction::Ingress, Err(refused)) {
+    pub(super) fn teach_refusal<V>(
+        &mut self,
+        cx: &mut Context<'_, V>,
+        peer: &Arc<Verified>,
+        refused: &Refused,
+    ) {
+        if !cx.key.is_tcp() || !is_general(&cx.unit, Direction::Ingress, Err(refused)) {
             return;
         }
         let Placed { place, generation, .. } = self.refused.insert(peer.id, Arc::clone(peer));
@@ -111,15 +116,15 @@ impl Engine {
     }
 
     /// Teaches that the unit shows its identity at the address called, and who is known to be there.
-    pub(super) fn teach_destination(&self, cx: &mut Context<'_>, peer: Option<(TokenId, TokenId)>) {
-        if cx.unit.policy.mode() != Mode::Enforce {
+    pub(super) fn teach_destination<V>(&self, cx: &mut Context<'_, V>, peer: Option<(TokenId, TokenId)>) {
+        if !cx.key.is_tcp() || cx.unit.policy.mode() != Mode::Enforce {
             return;
         }
         let (pu, remote, epoch) = (cx.slot, cx.key.remote, cx.unit.epoch);
         cx.out.push(Effect::Teach(Lesson::Destination { pu, remote, epoch, peer }));
     }
 
-    pub(super) fn forget_destination(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn forget_destination<V>(&mut self, cx: &mut Context<'_, V>) {
         self.known.remove(&(cx.slot, cx.key.remote));
         cx.out.push(Effect::Teach(Lesson::ForgetDestination { pu: cx.slot, remote: cx.key.remote }));
     }

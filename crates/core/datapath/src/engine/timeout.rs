@@ -11,7 +11,7 @@ use super::authenticate::verify_reason;
 use super::record::Scene;
 use super::refuse::{Refused, Why};
 use super::{Engine, Handshake};
-use crate::{Effect, Packet, Verdict, VerifyDone};
+use crate::{Effect, Hook, Packet, Verdict, VerifyDone};
 
 impl Engine {
     /// Goes on with the packets that waited for a signature check.
@@ -37,16 +37,35 @@ impl Engine {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let rotation = (!self.units.is_empty()).then_some(self.rotate_at);
-        [self.held.next(), self.jobs.next_deadline(), self.handshakes.next(), self.records.next(), rotation]
-            .into_iter()
-            .flatten()
-            .min()
+        let due = [
+            self.held.next(),
+            self.fragments_held.next(),
+            self.fragments.next(),
+            self.retries.next(),
+            self.waiting.next(),
+            self.jobs.next_deadline(),
+            self.handshakes.next(),
+            self.records.next(),
+            rotation,
+        ];
+        due.into_iter().flatten().min()
     }
 
     /// Does what is due: drops what waited too long, forgets handshakes, emits records, makes new tokens.
     pub fn handle_timeout(&mut self, now: Now, out: &mut Vec<Effect>) {
         while let Some((_, packets)) = self.held.pop_due(now.monotonic) {
             self.refuse_all(packets, &Reason::ProofMissing.into(), now, out);
+        }
+        while let Some((_, packets)) = self.fragments_held.pop_due(now.monotonic) {
+            self.refuse_all(packets, &Reason::FragmentOrphan.into(), now, out);
+        }
+        self.fragments.expire(now.monotonic);
+        self.handle_retries(now, out);
+        while let Some((_, packets)) = self.waiting.pop_due(now.monotonic) {
+            let (from, to): (Vec<_>, Vec<_>) =
+                packets.into_iter().partition(|packet| packet.hook == Hook::FromPu);
+            self.refuse_all(from, &Reason::HandshakeTimeout.into(), now, out);
+            self.refuse_all(to, &Reason::ProofMissing.into(), now, out);
         }
         while let Some(packets) = self.jobs.pop_due(now.monotonic) {
             self.refuse_all(packets, &Reason::VerifyTotal.into(), now, out);
@@ -96,7 +115,7 @@ impl Engine {
 }
 
 /// A packet that waited goes on as an effect.
-fn transmit(verdict: Verdict, out: &mut Vec<Effect>) {
+pub(super) fn transmit(verdict: Verdict, out: &mut Vec<Effect>) {
     match verdict {
         Verdict::Pass(Packet { pu, hook, bytes, gso_size, .. }) => {
             out.push(Effect::Transmit { pu, toward: hook.into(), bytes, gso_size });

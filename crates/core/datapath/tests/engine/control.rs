@@ -3,6 +3,7 @@
 use trireme_datapath::{EngineConfig, NotifyPeer, PuSpec};
 use trireme_flow::{Action, BudgetConfig, Reason};
 use trireme_handshake::message::{self, Seal, Sender};
+use trireme_identity::Protocol;
 use trireme_policy::PuPolicy;
 use trireme_token::{Nonce, TokenId};
 use trireme_wire::build::TcpSpec;
@@ -60,9 +61,10 @@ fn a_spoofed_refusal_changes_no_state() {
     let mut pair = Pair::new();
     let wire = pair.client_sends(&syn()).sent();
     let stranger = |nonce| Sender { token: TokenId(tap(&wire).token_id), nonce: Nonce(nonce) };
-    let blind = message::refusal(TokenId([9; 16]), None, stranger([1; 16]), 0, 0).unwrap();
+    let blind = message::refusal(Protocol::TCP, TokenId([9; 16]), None, stranger([1; 16]), 0, 0).unwrap();
     assert_eq!(pair.client_gets(&control(&blind)).silence(), Reason::NonceMismatch);
-    let seeing = message::refusal(TokenId([9; 16]), None, stranger(tap(&wire).nonce), 0, 0).unwrap();
+    let seeing =
+        message::refusal(Protocol::TCP, TokenId([9; 16]), None, stranger(tap(&wire).nonce), 0, 0).unwrap();
     assert_eq!(pair.client_gets(&control(&seeing)).silence(), Reason::Consumed);
     pair.server_gets(&wire).got();
     let answer = pair.server_sends(&syn_ack()).sent();
@@ -92,7 +94,7 @@ fn an_unknown_token_id_is_asked_for_and_the_syn_comes_again_with_the_token() {
     let bare = with_payload(&wire, &header.encode(&[], &[]).unwrap());
     let step = pair.server_gets(&bare);
     assert_eq!(step.dropped, Some(Reason::TokenUnknown));
-    let Body::TokenRequest { echo } = tap(&step.network[0]).body else { panic!("kind 5") };
+    let Body::TokenRequest { echo, .. } = tap(&step.network[0]).body else { panic!("kind 5") };
     assert_eq!(echo, header.nonce);
 
     let again = pair.client_gets(&step.network[0]);
@@ -134,7 +136,7 @@ fn another_version_is_answered_with_the_own_one_and_never_taken_for_no_tap() {
     other[3] = 2;
     let step = pair.server_gets(&with_payload(&wire, &other));
     assert_eq!((step.dropped, step.unit.len()), (Some(Reason::TapVersion), 0));
-    let Body::TokenRequest { echo } = tap(&step.network[0]).body else { panic!("kind 5") };
+    let Body::TokenRequest { echo, .. } = tap(&step.network[0]).body else { panic!("kind 5") };
     assert_eq!(echo, tap(&wire).nonce);
     let mut request = payload(&step.network[0]).to_vec();
     request[3] = 2;
@@ -145,7 +147,8 @@ fn another_version_is_answered_with_the_own_one_and_never_taken_for_no_tap() {
 fn token_requests_are_answered_for_the_own_nonce_only() {
     let mut pair = Pair::new();
     pair.client_sends(&syn()).sent();
-    let request = message::token_request(TokenId([3; 16]), Nonce([4; 16]), Seal::Open).unwrap();
+    let request =
+        message::token_request(Protocol::TCP, TokenId([3; 16]), Nonce([4; 16]), Seal::Open).unwrap();
     assert_eq!(pair.client_gets(&control(&request)).silence(), Reason::NonceMismatch);
 }
 
@@ -156,7 +159,7 @@ fn icmp_errors_of_known_connections_pass_without_tap() {
     let error = trireme_wire::build::icmp_admin_prohibited(&wire).unwrap();
     let got = pair.client_gets(&error).got();
     let quoted = trireme_wire::icmp::embedded(&got).unwrap();
-    assert_eq!((quoted.tuple.src, quoted.seq), (client_end(), CLIENT_ISN));
+    assert_eq!((quoted.tuple.src, quoted.seq), (client_end(), Some(CLIENT_ISN)));
     assert!(!got.windows(3).any(|window| window == b"TAP"));
     let mut corrupt = error.clone();
     *corrupt.last_mut().unwrap() ^= 1;
@@ -168,9 +171,9 @@ fn icmp_errors_of_known_connections_pass_without_tap() {
 fn messages_of_every_kind_fit_their_own_parser() {
     let key = trireme_token::MacKey::from_bytes([1; 16]);
     let peer = Sender { token: TokenId([1; 16]), nonce: Nonce([2; 16]) };
-    let refusal = message::refusal(TokenId([5; 16]), Some(&key), peer, 400, 3).unwrap();
+    let refusal = message::refusal(Protocol::TCP, TokenId([5; 16]), Some(&key), peer, 400, 3).unwrap();
     let header = Header::parse(&refusal).unwrap();
     assert_eq!(message::check_mac(&header, &key, peer), Ok(()));
-    let Body::Refusal { echo, reason, rule } = header.body else { panic!("kind 4") };
+    let Body::Refusal { echo, reason, rule, .. } = header.body else { panic!("kind 4") };
     assert_eq!((echo, reason, rule), ([2; 16], 400, 3));
 }

@@ -2,7 +2,7 @@
 
 use trireme_datapath::{BackendEvent, EngineConfig, Lesson, PeerPlace};
 use trireme_flow::{Action, FlowEvent, FlowRecord, Reason, Traffic};
-use trireme_identity::Direction;
+use trireme_identity::{Direction, Protocol};
 use trireme_policy::PuPolicy;
 
 use crate::support::*;
@@ -10,6 +10,7 @@ use crate::support::*;
 fn event(pair: &Pair, peer: PeerPlace) -> BackendEvent {
     BackendEvent {
         pu: SERVER,
+        protocol: Protocol::TCP,
         direction: Direction::Ingress,
         peer,
         port: 80,

@@ -72,7 +72,10 @@ impl Facts {
     /// The kernel's SYN.
     fn syn(&self) -> Vec<u8> {
         let seal = Seal::Mac(&self.client_keys.initiator, self.server.id);
-        with_payload(&syn_with(ISN), &message::syn(self.initiator(), Family::V4, seal, None).unwrap())
+        with_payload(
+            &syn_with(ISN),
+            &message::syn(Protocol::TCP, self.initiator(), Family::V4, seal, None).unwrap(),
+        )
     }
 
     /// The kernel's SYN-ACK.
@@ -85,7 +88,7 @@ impl Facts {
     }
 
     fn proof(&self) -> Vec<u8> {
-        message::ack(self.initiator(), &self.client_keys.initiator, self.responder()).unwrap()
+        message::ack(Protocol::TCP, self.initiator(), &self.client_keys.initiator, self.responder()).unwrap()
     }
 
     fn opening(&self, syns: u8) -> HalfOpenEntry {
@@ -269,7 +272,8 @@ fn another_nonce_for_the_same_syn_is_dropped_and_the_handshake_goes_on() {
     let (mut pair, facts) = acquainted();
     let other = Sender { nonce: Nonce([9; 16]), ..facts.initiator() };
     let seal = Seal::Mac(&facts.client_keys.initiator, facts.server.id);
-    let wrong = with_payload(&syn_with(ISN), &message::syn(other, Family::V4, seal, None).unwrap());
+    let wrong =
+        with_payload(&syn_with(ISN), &message::syn(Protocol::TCP, other, Family::V4, seal, None).unwrap());
     pair.server.hand_over = Some(facts.answering(Some(SERVER_ISN)));
     assert_eq!(pair.server_gets(&wrong).silence(), Reason::NonceMismatch);
     let proof = with_payload(&ack_of(ISN), &facts.proof());
@@ -332,7 +336,7 @@ fn the_engine_s_own_handshake_wins_unless_the_message_answers_the_other() {
 #[test]
 fn a_token_request_repeats_the_syn_as_the_unit_made_it() {
     let (mut pair, facts) = acquainted();
-    let request = message::token_request(facts.server.id, NI, Seal::Open).unwrap();
+    let request = message::token_request(Protocol::TCP, facts.server.id, NI, Seal::Open).unwrap();
     let request =
         segment(&trireme_wire::build::TcpSpec { payload: &request, ..from_server(0, ISN + 1, Flags::ACK) });
     pair.client.hand_over = Some(facts.opening(1));
@@ -374,7 +378,8 @@ fn of_two_handshakes_for_one_syn_the_one_counts_that_the_initiator_took() {
         assert!(pair.server_gets(&data_of(ISN, b"GET")).unit.is_empty());
         let nr = nonce.unwrap_or_else(|| Nonce(tap(&answer).nonce));
         let responder = Sender { nonce: nr, ..facts.responder() };
-        let proof = message::ack(facts.initiator(), &facts.client_keys.initiator, responder).unwrap();
+        let proof =
+            message::ack(Protocol::TCP, facts.initiator(), &facts.client_keys.initiator, responder).unwrap();
         let step = pair.server_gets(&with_payload(&ack_of(ISN), &proof));
         assert_eq!(step.unit, [ack_of(ISN), data_of(ISN, b"GET")], "{taken}");
     }

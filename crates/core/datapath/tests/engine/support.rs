@@ -6,20 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trireme_datapath::{
-    Effect, Engine, EngineConfig, EngineStats, HalfOpenEntry, Hook, Lesson, Packet, PuSettings, PuSpec,
-    Secrets, Toward, Verdict, VerifyDone,
+    Block, Effect, Engine, EngineConfig, EngineStats, HalfOpenEntry, Hook, Lesson, Packet, PuSettings,
+    PuSpec, Secrets, Toward, Verdict, VerifyDone,
 };
 use trireme_flow::{Action, ConnectionEntry, FlowKey, FlowRecord, PuSlot, Reason};
 use trireme_identity::time::{Instant, Now, WallTime};
-use trireme_identity::{NodeId, TagSet};
+use trireme_identity::{NodeId, Protocol, TagSet};
 use trireme_policy::{
     Clause, CompiledPolicy, FlowPolicy, PuPolicy, Rule, Ruleset, Selector, Service, Services,
 };
 use trireme_token::{Encoding, Psk, Role, Signer, Verifier};
-use trireme_wire::build::{TcpSpec, tcp};
+use trireme_wire::build::{self, TcpSpec, tcp};
+use trireme_wire::datagram::{Datagram, Sender};
 use trireme_wire::tap::Header;
 use trireme_wire::tcp::{Flags, Segment};
-use trireme_wire::tuple::{Endpoint, Tuple};
+pub(crate) use trireme_wire::tuple::Endpoint;
+use trireme_wire::tuple::Tuple;
 
 pub(crate) const CLIENT: PuSlot = PuSlot(1);
 pub(crate) const SERVER: PuSlot = PuSlot(2);
@@ -47,6 +49,7 @@ pub(crate) struct Node {
     pub(crate) deferred: Option<Vec<VerifyDone>>,
     /// Installs and removals in order.
     pub(crate) writes: Vec<Write>,
+    pub(crate) blocked: Vec<(FlowKey, Block)>,
     pub(crate) lessons: Vec<Lesson>,
     /// What the back end adds to the next packet.
     pub(crate) hand_over: Option<HalfOpenEntry>,
@@ -116,6 +119,7 @@ impl Node {
             forgotten: Vec::new(),
             deferred: None,
             writes: Vec::new(),
+            blocked: Vec::new(),
             lessons: Vec::new(),
             hand_over: None,
             renewal: false,
@@ -130,18 +134,25 @@ impl Node {
     }
 
     pub(crate) fn key(pu: PuSlot, hook: Hook, bytes: &[u8]) -> Option<FlowKey> {
-        let tuple = Segment::parse(bytes).ok()?.tuple();
+        let (protocol, tuple) = match (Segment::parse(bytes), Datagram::parse(bytes)) {
+            (Ok(segment), _) => (Protocol::TCP, segment.tuple()),
+            (Err(_), Ok(datagram)) => (datagram.ip.protocol, datagram.tuple()),
+            (Err(_), Err(_)) => return None,
+        };
         let (local, remote) = match hook {
             Hook::FromPu => (tuple.src, tuple.dst),
             Hook::ToPu => (tuple.dst, tuple.src),
         };
-        Some(FlowKey { pu, local: local.into(), remote: remote.into() })
+        Some(FlowKey::new(pu, protocol, local.into(), remote.into()))
     }
 
     /// The kernel's part: whether the packet passes without the engine.
     fn kernel_passes(&mut self, pu: PuSlot, hook: Hook, bytes: &[u8]) -> bool {
         let Some(key) = Self::key(pu, hook, bytes) else { return false };
         let epoch = self.epochs[&pu];
+        if let Ok(datagram) = Datagram::parse(bytes) {
+            return self.kernel_passes_datagram(&key, hook, &datagram, bytes);
+        }
         let (Some(entry), Ok(segment)) = (self.table.get_mut(&key), Segment::parse(bytes)) else {
             return false;
         };
@@ -165,6 +176,20 @@ impl Node {
             }
             Hook::FromPu => true,
         }
+    }
+
+    /// The same for flows without connections; what the engine says of fragments is for the engine to remember.
+    fn kernel_passes_datagram(&self, key: &FlowKey, hook: Hook, datagram: &Datagram, bytes: &[u8]) -> bool {
+        let Some(entry) = self.table.get(key) else { return false };
+        let asked = match (datagram.sender(), hook) {
+            (Sender::Either, _) => entry.role,
+            (Sender::Initiator, Hook::FromPu) | (Sender::Responder, Hook::ToPu) => Role::Initiator,
+            (Sender::Initiator, Hook::ToPu) | (Sender::Responder, Hook::FromPu) => Role::Responder,
+        };
+        entry.epoch == self.epochs[&key.pu]
+            && asked == entry.role
+            && datagram.ip.fragment.is_none()
+            && !trireme_wire::tap::is_tap(datagram.udp_data(bytes))
     }
 
     pub(crate) fn handle(&mut self, pu: PuSlot, hook: Hook, bytes: &[u8], now: Now) -> Step {
@@ -236,6 +261,7 @@ impl Node {
                     self.table.remove(&key);
                     self.writes.push(Write::Remove(key));
                 }
+                Effect::Block(key, block) => self.blocked.push((key, block)),
                 Effect::Record(record) => self.records.push(record),
                 Effect::ForgetConntrack(tuple) => self.forgotten.push(tuple),
                 Effect::Teach(lesson) => self.lessons.push(lesson),
@@ -373,11 +399,11 @@ impl Pair {
 }
 
 pub(crate) fn client_key() -> FlowKey {
-    FlowKey { pu: CLIENT, local: client_end().into(), remote: server_end().into() }
+    FlowKey::tcp(CLIENT, client_end().into(), server_end().into())
 }
 
 pub(crate) fn server_key() -> FlowKey {
-    FlowKey { pu: SERVER, local: server_end().into(), remote: client_end().into() }
+    FlowKey::tcp(SERVER, server_end().into(), client_end().into())
 }
 
 pub(crate) fn segment(spec: &TcpSpec<'_>) -> Vec<u8> {
@@ -427,6 +453,49 @@ pub(crate) fn server_data(payload: &[u8]) -> Vec<u8> {
     segment(&TcpSpec { payload, ..from_server(SERVER_ISN + 1, next(), PSH_ACK) })
 }
 
+/// From the client's end to the server's, or back.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Way {
+    Forth,
+    Back,
+}
+
+pub(crate) fn udp(from: Endpoint, to: Endpoint, data: &[u8]) -> Vec<u8> {
+    build::udp(from, to, 64, data).unwrap()
+}
+
+/// A packet of this protocol with these bytes behind the IP header.
+pub(crate) fn raw(protocol: Protocol, way: Way, transport: &[u8]) -> Vec<u8> {
+    let (from, to) = match way {
+        Way::Forth => (client_end(), server_end()),
+        Way::Back => (server_end(), client_end()),
+    };
+    let mut packet = udp(from, to, &[]);
+    packet.truncate(20);
+    packet[9] = protocol.0;
+    packet.extend_from_slice(transport);
+    let len = u16::try_from(packet.len()).unwrap();
+    packet[2..4].copy_from_slice(&len.to_be_bytes());
+    packet
+}
+
+/// An ICMP message with an identifier.
+pub(crate) fn echo(icmp_type: u8, id: u16, way: Way) -> Vec<u8> {
+    let [high, low] = id.to_be_bytes();
+    raw(Protocol::ICMP, way, &[icmp_type, 0, 0, 0, high, low, 0, 1])
+}
+
+/// The same ends over another protocol.
+pub(crate) trait Over {
+    fn over(self, protocol: Protocol) -> Self;
+}
+
+impl Over for FlowKey {
+    fn over(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
+    }
+}
+
 /// The TAP message of a packet.
 pub(crate) fn tap(bytes: &[u8]) -> Header {
     Header::parse(payload(bytes)).unwrap()
@@ -434,6 +503,15 @@ pub(crate) fn tap(bytes: &[u8]) -> Header {
 
 pub(crate) fn payload(bytes: &[u8]) -> &[u8] {
     Segment::parse(bytes).unwrap().payload(bytes)
+}
+
+/// The TAP message of a datagram.
+pub(crate) fn message_of(bytes: &[u8]) -> Header {
+    Header::parse(data_of(bytes)).unwrap()
+}
+
+pub(crate) fn data_of(bytes: &[u8]) -> &[u8] {
+    Datagram::parse(bytes).unwrap().udp_data(bytes)
 }
 
 /// The same packet with another payload and right checksums.

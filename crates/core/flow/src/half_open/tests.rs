@@ -7,11 +7,11 @@ pub(crate) fn key(source: u8, isn: u32) -> HalfOpenKey {
 
 fn key_of(pu: u32, source: u8, isn: u32) -> HalfOpenKey {
     HalfOpenKey {
-        flow: FlowKey {
-            pu: PuSlot(pu),
-            local: ("10.0.0.1".parse().unwrap(), 80),
-            remote: (IpAddr::from([10, 0, 1, source]), 4000),
-        },
+        flow: FlowKey::tcp(
+            PuSlot(pu),
+            ("10.0.0.1".parse().unwrap(), 80),
+            (IpAddr::from([10, 0, 1, source]), 4000),
+        ),
         role: Role::Responder,
         isn,
     }

@@ -40,7 +40,9 @@ impl AddressAdmitted {
 
     pub(super) fn handle(&self, input: Input<'_>) -> Output {
         match input {
-            Input::SynAck { message: Some(_), .. } => Output::Drop(Fault::Unexpected),
+            Input::SynAck { message: Some(_), .. } | Input::Confirmation(_) => {
+                Output::Drop(Fault::Unexpected)
+            }
             Input::Ack { .. }
             | Input::Data { .. }
             | Input::Reset

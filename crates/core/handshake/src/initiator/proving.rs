@@ -1,10 +1,11 @@
 //! From the SYN-ACK on, until the responder is known to have the proof.
 
+use trireme_token::Role;
 use trireme_wire::tap::{Body, Header};
 
-use super::{Authenticated, Input, Output, Proof, SynSent};
+use super::{Authenticated, Input, Message, Output, Proof, SynSent};
 use crate::Fault;
-use crate::message::Sender;
+use crate::message::{self, Sender};
 
 /// The responder is authenticated and accepted; the proof stands ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +69,10 @@ impl Proving {
                 Err(fault) => Output::Drop(fault),
             },
             Input::PeerReset { .. } | Input::PeerAck { .. } | Input::PeerData { .. } => Output::Confirmed,
+            Input::Confirmation(message) => match self.check_confirmation(message) {
+                Ok(()) => Output::Confirmed,
+                Err(fault) => Output::Drop(fault),
+            },
             Input::Refusal { header, .. } | Input::TokenRequest { header } => self.handle_late(header),
             Input::Syn => Output::Drop(Fault::Stray),
         }
@@ -81,10 +86,21 @@ impl Proving {
         }
     }
 
+    fn check_confirmation(&self, Message { header, keys, own }: Message<'_>) -> Result<(), Fault> {
+        let Body::Ack { echo, .. } = header.body else { return Err(Fault::Unexpected) };
+        let sent = self.sent.own();
+        if echo != sent.nonce.0 || message::sender(header) != self.authenticated.peer {
+            return Err(Fault::NonceMismatch);
+        }
+        message::check_mac(header, keys.of(Role::Responder), Sender { token: own, ..sent })
+    }
+
     /// A late message of the peer's enforcer ends here; anything else is the responder's first data.
     fn handle_late(&self, header: &Header) -> Output {
         match header.body {
-            Body::Refusal { echo, .. } | Body::TokenRequest { echo } if echo == self.sent.own().nonce.0 => {
+            Body::Refusal { echo, .. } | Body::TokenRequest { echo, .. }
+                if echo == self.sent.own().nonce.0 =>
+            {
                 Output::Consume
             }
             Body::Refusal { .. }

@@ -24,6 +24,7 @@ pub enum LastResort {
 /// The SYN left with identity; no SYN-ACK was accepted yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SynSent {
+    protocol: Protocol,
     isn: u32,
     own: Sender,
     last_resort: LastResort,
@@ -38,7 +39,22 @@ impl SynSent {
     /// Starts a handshake; the first SYN may leave the token out where `Attach::IfUnknown` allows it.
     #[must_use]
     pub const fn new(isn: u32, own: Sender, last_resort: LastResort) -> Self {
-        Self { isn, own, last_resort, syns: 1, resent: false, refusal_reported: false, payloads: [0; 2] }
+        Self {
+            protocol: Protocol::TCP,
+            isn,
+            own,
+            last_resort,
+            syns: 1,
+            resent: false,
+            refusal_reported: false,
+            payloads: [0; 2],
+        }
+    }
+
+    /// The same over another protocol: the sequence number is a mere name then.
+    #[must_use]
+    pub const fn over(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
     }
 
     /// The same for a handshake of which this many SYNs have left already.
@@ -110,6 +126,7 @@ impl SynSent {
             }
             Input::TokenRequest { header } => self.handle_token_request(header),
             Input::PeerSyn => Output::Drop(Fault::SimultaneousOpen),
+            Input::Confirmation(_) => Output::Drop(Fault::Unexpected),
             Input::Ack { .. }
             | Input::Data { .. }
             | Input::Reset
@@ -163,13 +180,14 @@ impl SynSent {
 
     fn open(&self, Message { header, keys, own }: Message<'_>) -> Result<Authenticated, Fault> {
         let Body::SynAck { endpoint, .. } = header.body else { return Err(Fault::Unexpected) };
-        if endpoint.protocol != Protocol::TCP {
+        if endpoint.protocol != self.protocol {
             return Err(Fault::Unexpected);
         }
         let sender = Sender { token: own, ..self.own };
         message::check_mac(header, keys.of(Role::Responder), sender)?;
         let peer = message::sender(header);
-        let payload = message::ack(sender, keys.of(Role::Initiator), peer).map_err(|_| Fault::Unexpected)?;
+        let payload = message::ack(self.protocol, sender, keys.of(Role::Initiator), peer)
+            .map_err(|_| Fault::Unexpected)?;
         let mac = payload.get(40..56).and_then(|mac| mac.try_into().ok()).ok_or(Fault::Unexpected)?;
         let proof = Proof { seq: self.isn.wrapping_add(1), payload, mac };
         Ok(Authenticated { peer, own, endpoint, proof })
@@ -177,9 +195,12 @@ impl SynSent {
 
     /// A refusal changes nothing but that it is reported once.
     fn handle_refusal(&mut self, header: &Header, verified: Verified) -> Output {
-        let Body::Refusal { echo, reason, rule } = header.body else {
+        let Body::Refusal { echo, protocol, reason, rule } = header.body else {
             return Output::Drop(Fault::Unexpected);
         };
+        if protocol != self.protocol {
+            return Output::Drop(Fault::Unexpected);
+        }
         if echo != self.own.nonce.0 {
             return Output::Drop(Fault::NonceMismatch);
         }
@@ -190,7 +211,12 @@ impl SynSent {
     }
 
     fn handle_token_request(&mut self, header: &Header) -> Output {
-        let Body::TokenRequest { echo } = header.body else { return Output::Drop(Fault::Unexpected) };
+        let Body::TokenRequest { echo, protocol } = header.body else {
+            return Output::Drop(Fault::Unexpected);
+        };
+        if protocol != self.protocol {
+            return Output::Drop(Fault::Unexpected);
+        }
         if echo != self.own.nonce.0 {
             return Output::Drop(Fault::NonceMismatch);
         }
@@ -228,6 +254,7 @@ impl PlainSent {
             Input::PeerReset { ack: None, message: None } => Output::Drop(Fault::ResetUnproven),
             Input::SynAck { message: Some(_), .. }
             | Input::PeerReset { message: Some(_), .. }
+            | Input::Confirmation(_)
             | Input::Refusal { .. }
             | Input::TokenRequest { .. } => Output::Drop(Fault::Unexpected),
             Input::PeerSyn => Output::Drop(Fault::SimultaneousOpen),
@@ -255,6 +282,7 @@ fn challenge(isn: u32, input: Input<'_>) -> Output {
         | Input::SynAck { .. }
         | Input::PeerReset { .. }
         | Input::PeerSyn
+        | Input::Confirmation(_)
         | Input::Refusal { .. }
         | Input::TokenRequest { .. } => Output::Drop(Fault::Stray),
     }

@@ -89,23 +89,35 @@ fn every_state_answers_every_input() {
     let replayed = syn_ack_from(PEER, Sender { nonce: Nonce([8; 16]), ..OWN });
     let mut bare = right;
     (bare.flags, bare.mac) = (trireme_wire::tap::Flags::NONE, [0; 16]);
-    let wrong_kind = header(&message::ack(PEER, &keys.responder, OWN).unwrap());
-    let refusal = header(&message::refusal(PEER.token, Some(&keys.responder), OWN, 400, 1).unwrap());
-    let bare_refusal = header(&message::refusal(PEER.token, None, OWN, 0, 0).unwrap());
-    let blind_refusal =
-        header(&message::refusal(PEER.token, None, Sender { nonce: Nonce([7; 16]), ..OWN }, 0, 0).unwrap());
+    let wrong_kind = header(&message::ack(Protocol::TCP, PEER, &keys.responder, OWN).unwrap());
+    let refusal =
+        header(&message::refusal(Protocol::TCP, PEER.token, Some(&keys.responder), OWN, 400, 1).unwrap());
+    let bare_refusal = header(&message::refusal(Protocol::TCP, PEER.token, None, OWN, 0, 0).unwrap());
+    let blind_refusal = header(
+        &message::refusal(Protocol::TCP, PEER.token, None, Sender { nonce: Nonce([7; 16]), ..OWN }, 0, 0)
+            .unwrap(),
+    );
     let forged_refusal = Header { mac: [1; 16], ..refusal };
-    let request = header(&message::token_request(PEER.token, OWN.nonce, message::Seal::Open).unwrap());
-    let cookie =
-        header(&message::token_request(PEER.token, OWN.nonce, message::Seal::Cookie([1; 16])).unwrap());
-    let blind_request =
-        header(&message::token_request(PEER.token, Nonce([7; 16]), message::Seal::Open).unwrap());
+    let request =
+        header(&message::token_request(Protocol::TCP, PEER.token, OWN.nonce, message::Seal::Open).unwrap());
+    let cookie = header(
+        &message::token_request(Protocol::TCP, PEER.token, OWN.nonce, message::Seal::Cookie([1; 16]))
+            .unwrap(),
+    );
+    let blind_request = header(
+        &message::token_request(Protocol::TCP, PEER.token, Nonce([7; 16]), message::Seal::Open).unwrap(),
+    );
 
     let said = |header| Some(Message { header, keys: &keys, own: OWN.token });
     let syn_ack = |header| Input::SynAck { ack: 0, message: said(header) };
     let beyond = ISN.wrapping_add(1).wrapping_add(u32::try_from(PAYLOAD).unwrap());
+    let confirmation = header(&message::ack(Protocol::UDP, PEER, &keys.responder, OWN).unwrap());
+    let forged = header(&message::ack(Protocol::UDP, PEER, &keys.initiator, OWN).unwrap());
+    let stranger = Sender { nonce: Nonce([9; 16]), ..PEER };
+    let elsewhere = header(&message::ack(Protocol::UDP, stranger, &keys.responder, OWN).unwrap());
+    let confirmed = |header| Input::Confirmation(Message { header, keys: &keys, own: OWN.token });
     let stray = "Drop Stray";
-    let table: [(Input<'_>, [&str; 4]); 33] = [
+    let table: [(Input<'_>, [&str; 4]); 37] = [
         (Input::Syn, ["Identify Full", "Pass", "Identify Full -> SynSent", "Pass -> PlainSent"]),
         (Input::Ack { seq: 0 }, [stray, stray, "AttachProof", "Pass"]),
         (Input::Ack { seq: 9 }, [stray, stray, "ProofFirst", "Pass"]),
@@ -176,6 +188,13 @@ fn every_state_answers_every_input() {
             Input::Refusal { header: &blind_refusal, keys: None, own: OWN.token },
             ["Drop NonceMismatch", "Drop Unexpected", "Confirmed", "Pass"],
         ),
+        (confirmed(&confirmation), ["Drop Unexpected", "Drop Unexpected", "Confirmed", "Drop Unexpected"]),
+        (confirmed(&forged), ["Drop Unexpected", "Drop Unexpected", "Drop MacInvalid", "Drop Unexpected"]),
+        (
+            confirmed(&elsewhere),
+            ["Drop Unexpected", "Drop Unexpected", "Drop NonceMismatch", "Drop Unexpected"],
+        ),
+        (confirmed(&right), ["Drop Unexpected", "Drop Unexpected", "Drop Unexpected", "Drop Unexpected"]),
         (Input::TokenRequest { header: &request }, ["Resend false", "Drop Unexpected", "Consume", "Pass"]),
         (
             Input::TokenRequest { header: &blind_request },
@@ -201,7 +220,8 @@ fn every_state_answers_every_input() {
 #[test]
 fn a_refusal_is_reported_once_and_changes_nothing_else() {
     let keys = keys();
-    let refusal = header(&message::refusal(PEER.token, Some(&keys.responder), OWN, 400, 7).unwrap());
+    let refusal =
+        header(&message::refusal(Protocol::TCP, PEER.token, Some(&keys.responder), OWN, 400, 7).unwrap());
     let input = Input::Refusal { header: &refusal, keys: Some(&keys), own: OWN.token };
     let mut state = Initiator::SynSent(sent());
     let report = PeerRefusal { peer: PEER.token, reason: 400, rule: 7, verified: Verified::Yes };
@@ -294,6 +314,6 @@ fn a_repeated_syn_ack_may_show_another_token_of_the_responder() {
 
 #[test]
 fn a_proof_is_made_again_from_its_mac() {
-    let proof = message::ack(OWN, &keys().initiator, PEER).unwrap();
-    assert_eq!(message::ack_again(OWN, header(&proof).mac, PEER), Ok(proof));
+    let proof = message::ack(Protocol::TCP, OWN, &keys().initiator, PEER).unwrap();
+    assert_eq!(message::ack_again(Protocol::TCP, OWN, header(&proof).mac, PEER), Ok(proof));
 }

@@ -1,5 +1,6 @@
 //! An initiator with identity.
 
+use trireme_identity::Protocol;
 use trireme_token::{Nonce, PairKeys, Role, TokenId};
 use trireme_wire::tap::{Body, Header};
 
@@ -10,6 +11,7 @@ use crate::message::{self, Sender};
 /// The initiator's SYN was authorized; the unit has not answered yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SynReceived {
+    protocol: Protocol,
     isn: u32,
     peer: Sender,
     /// The token that the initiator showed before with the same nonce.
@@ -21,7 +23,13 @@ impl SynReceived {
     /// Starts a handshake with an authorized initiator; `own` holds the nonce that all SYN-ACKs for this SYN share.
     #[must_use]
     pub const fn new(isn: u32, peer: Sender, own: Sender) -> Self {
-        Self { isn, peer, before: None, own }
+        Self { protocol: Protocol::TCP, isn, peer, before: None, own }
+    }
+
+    /// The same over another protocol: the sequence number is a mere name then.
+    #[must_use]
+    pub const fn over(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
     }
 
     /// The initiator's token and nonce.
@@ -73,7 +81,10 @@ impl SynReceived {
 
     fn check_proof(&self, seq: u32, proof: (&Header, Option<&PairKeys>, TokenId)) -> Result<(), Fault> {
         let (header, keys, own) = proof;
-        let Body::Ack { echo } = header.body else { return Err(Fault::Unexpected) };
+        let Body::Ack { echo, protocol } = header.body else { return Err(Fault::Unexpected) };
+        if protocol != self.protocol {
+            return Err(Fault::Unexpected);
+        }
         if seq != self.isn.wrapping_add(1) {
             return Err(Fault::Stray);
         }

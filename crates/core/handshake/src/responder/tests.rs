@@ -1,3 +1,4 @@
+use trireme_identity::Protocol;
 use trireme_token::{AgreementKey, PairKeys, PairMode, Role, TokenId, pair_keys};
 use trireme_wire::tap::Header;
 
@@ -17,7 +18,7 @@ fn keys() -> PairKeys {
 }
 
 fn proof_to(own: Sender) -> Header {
-    Header::parse(&message::ack(PEER, &keys().initiator, own).unwrap()).unwrap()
+    Header::parse(&message::ack(Protocol::TCP, PEER, &keys().initiator, own).unwrap()).unwrap()
 }
 
 const fn syn_ack(seq: u32) -> Input<'static> {
@@ -60,7 +61,7 @@ fn every_state_answers_every_input() {
     let other_nonce = proof_to(Sender { nonce: FRESH, ..OWN });
     let forged = Header { mac: [7; 16], ..right };
     let other_sender = Header { nonce: [7; 16], ..right };
-    let refusal = message::refusal(PEER.token, Some(&keys.initiator), OWN, 1, 1).unwrap();
+    let refusal = message::refusal(Protocol::TCP, PEER.token, Some(&keys.initiator), OWN, 1, 1).unwrap();
     let wrong_kind = Header::parse(&refusal).unwrap();
     let proof = |header| Input::Proof { seq: 0, ack: SYN_ACK + 1, header, keys: Some(&keys), own: OWN.token };
     let other = Sender { nonce: FRESH, ..PEER };
@@ -172,13 +173,15 @@ fn a_proof_for_either_of_two_tokens_with_one_nonce_is_accepted() {
     sent.show_peer(second.token);
     assert_eq!(sent.handle(Input::PeerSyn(Some(second))), Output::Pass);
     for peer in [PEER, second] {
-        let header = Header::parse(&message::ack(peer, &keys().initiator, OWN).unwrap()).unwrap();
+        let header =
+            Header::parse(&message::ack(Protocol::TCP, peer, &keys().initiator, OWN).unwrap()).unwrap();
         let proof =
             Input::Proof { seq: 0, ack: SYN_ACK + 1, header: &header, keys: Some(&keys()), own: OWN.token };
         assert_eq!(sent.clone().handle(proof), Output::Admit, "{peer:?}");
     }
     let stranger = Sender { token: TokenId([7; 16]), ..PEER };
-    let header = Header::parse(&message::ack(stranger, &keys().initiator, OWN).unwrap()).unwrap();
+    let header =
+        Header::parse(&message::ack(Protocol::TCP, stranger, &keys().initiator, OWN).unwrap()).unwrap();
     let proof =
         Input::Proof { seq: 0, ack: SYN_ACK + 1, header: &header, keys: Some(&keys()), own: OWN.token };
     assert_eq!(sent.handle(proof), Output::Drop(Fault::NonceMismatch));

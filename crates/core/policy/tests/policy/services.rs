@@ -38,6 +38,6 @@ fn a_malformed_service_is_told_what_would_be_right() {
     assert_eq!(error(""), ServiceError::Protocol(String::new()));
     assert_eq!(
         error("80/tpc").to_string(),
-        "\"tpc\" names no protocol: write tcp, udp, sctp, icmp, icmpv6 or a number from 0 to 255, as in \"80/tcp\""
+        "\"tpc\" names no protocol: write tcp, udp, sctp, dccp, udplite, icmp, icmpv6, igmp or a number from 0 to 255, as in \"80/tcp\""
     );
 }

@@ -3,10 +3,12 @@ use std::net::IpAddr;
 use trireme_identity::Protocol;
 
 use super::{BuildError, DEFAULT_HOP_LIMIT, TcpSpec, header, tcp};
+use crate::ParseError;
 use crate::bytes::put;
 use crate::checksum::{Sum, pseudo_header};
+use crate::datagram::{Datagram, Transport};
 use crate::icmp;
-use crate::ip::Family;
+use crate::ip::{self, Family};
 use crate::tap;
 use crate::tcp::{Flags, Segment};
 
@@ -39,20 +41,39 @@ pub fn rst_for(original: &[u8]) -> Result<Vec<u8>, BuildError> {
     tcp(&TcpSpec::new(src, dst, 0, ack, flags))
 }
 
-/// Builds the ICMP error "administratively prohibited" that answers a segment.
-///
-/// It comes from the segment's destination and quotes as much of the segment as the RFCs ask:
-/// 576 bytes in all for IPv4 (code 13), 1280 for IPv6 (code 1).
-///
-/// Source: RFC 1812 sections 4.3.2.3 and 5.2.7.1; RFC 4443 sections 2.4 and 3.1.
+/// What an ICMP error says about a packet that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreachable {
+    /// Communication is administratively prohibited.
+    Prohibited,
+    /// Nobody listens at the port.
+    Port,
+}
+
+/// Builds the ICMP error "administratively prohibited" that answers a packet.
 ///
 /// # Errors
-/// [`BuildError::NotAnswerable`] if the addresses are no hosts.
+/// As [`icmp_unreachable`].
 pub fn icmp_admin_prohibited(original: &[u8]) -> Result<Vec<u8>, BuildError> {
-    let ip = answerable(original)?.ip;
-    let (start, protocol, limit) = match ip.family {
-        Family::V4 => ([icmp::v4::UNREACHABLE, 13], Protocol::ICMP, 576 - 20),
-        Family::V6 => ([icmp::v6::UNREACHABLE, 1], Protocol::ICMPV6, 1280 - 40),
+    icmp_unreachable(original, Unreachable::Prohibited)
+}
+
+/// Builds the ICMP error that answers a packet.
+///
+/// It comes from the packet's destination and quotes as much of the packet as the RFCs ask:
+/// 576 bytes in all for IPv4 (codes 13 and 3), 1280 for IPv6 (codes 1 and 4).
+///
+/// Source: RFC 1812 sections 4.3.2.3, 4.3.2.7 and 5.2.7.1; RFC 4443 sections 2.4 and 3.1.
+///
+/// # Errors
+/// [`BuildError::NotAnswerable`] if the addresses are no hosts, for ICMP errors and for later fragments.
+pub fn icmp_unreachable(original: &[u8], why: Unreachable) -> Result<Vec<u8>, BuildError> {
+    let ip = quotable(original)?;
+    let (start, protocol, limit) = match (ip.family, why) {
+        (Family::V4, Unreachable::Prohibited) => ([icmp::v4::UNREACHABLE, 13], Protocol::ICMP, 576 - 20),
+        (Family::V4, Unreachable::Port) => ([icmp::v4::UNREACHABLE, 3], Protocol::ICMP, 576 - 20),
+        (Family::V6, Unreachable::Prohibited) => ([icmp::v6::UNREACHABLE, 1], Protocol::ICMPV6, 1280 - 40),
+        (Family::V6, Unreachable::Port) => ([icmp::v6::UNREACHABLE, 4], Protocol::ICMPV6, 1280 - 40),
     };
     let quote = original.get(..original.len().min(limit - icmp::HEADER_LEN)).unwrap_or(original);
     let len = icmp::HEADER_LEN + quote.len();
@@ -77,6 +98,22 @@ fn answerable(original: &[u8]) -> Result<Segment, BuildError> {
         return Err(BuildError::NotAnswerable);
     }
     Ok(segment)
+}
+
+/// A packet that an ICMP error may be about (RFC 1122, section 3.2.2).
+fn quotable(original: &[u8]) -> Result<ip::Packet, BuildError> {
+    let ip = match Datagram::parse(original) {
+        Err(ParseError::Tcp) => return answerable(original).map(|segment| segment.ip),
+        Err(error) => return Err(BuildError::Original(error)),
+        Ok(Datagram { transport: Transport::Later, .. }) => return Err(BuildError::NotAnswerable),
+        Ok(Datagram { ip, transport: Transport::Icmp(message) })
+            if icmp::is_error(ip.family, message.icmp_type) =>
+        {
+            return Err(BuildError::NotAnswerable);
+        }
+        Ok(Datagram { ip, .. }) => ip,
+    };
+    if is_host(ip.src) && is_host(ip.dst) { Ok(ip) } else { Err(BuildError::NotAnswerable) }
 }
 
 fn is_host(addr: IpAddr) -> bool {

@@ -1,7 +1,7 @@
 use thiserror::Error;
 use trireme_identity::Protocol;
 
-use super::{EmbeddedTcp, HEADER_LEN, embedded, length_field, pseudo, verify};
+use super::{Embedded, HEADER_LEN, embedded, length_field, pseudo, verify};
 use crate::bytes::put;
 use crate::checksum::pseudo_header;
 use crate::ip::{self, Family};
@@ -11,8 +11,8 @@ use crate::tcp::{self, Flags};
 /// Why a quoted packet could not be cut.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum CutError {
-    /// The packet is no ICMP error about a TCP segment.
-    #[error("packet is no ICMP error about a TCP segment")]
+    /// The packet is no ICMP error about a packet of a flow.
+    #[error("packet is no ICMP error about a packet of a flow")]
     NotEmbedded,
     /// The ICMP checksum is wrong; a cut packet with a right one would hide that.
     #[error("ICMP checksum is wrong")]
@@ -53,7 +53,10 @@ pub fn cut_embedded_payload(bytes: &mut Vec<u8>) -> Result<bool, CutError> {
 }
 
 /// Returns the length of the quoted headers if a TAP payload, or its beginning, follows them.
-fn headers_before_tap(error: &EmbeddedTcp, quote: &[u8]) -> Option<usize> {
+fn headers_before_tap(error: &Embedded, quote: &[u8]) -> Option<usize> {
+    if error.quoted_ip.protocol != Protocol::TCP {
+        return None;
+    }
     let tcp = quote.get(error.quoted_ip.header_len..)?;
     let flags = Flags(*tcp.get(tcp::FLAGS_AT)?);
     if !flags.intersects(Flags::SYN_ACK) || flags.intersects(Flags::RST) {
@@ -69,7 +72,7 @@ fn headers_before_tap(error: &EmbeddedTcp, quote: &[u8]) -> Option<usize> {
 }
 
 /// Makes the quoted headers those of a segment without payload.
-fn restore_quote(error: &EmbeddedTcp, quote: &mut [u8]) -> Option<()> {
+fn restore_quote(error: &Embedded, quote: &mut [u8]) -> Option<()> {
     let ip = &error.quoted_ip;
     let total_len = quote.len();
     ip::set_total_len(quote, ip.family, total_len)?;
@@ -84,7 +87,7 @@ fn restore_quote(error: &EmbeddedTcp, quote: &mut [u8]) -> Option<()> {
 }
 
 /// Fixes lengths and checksums around the shorter quote.
-fn refresh_outer(error: &EmbeddedTcp, bytes: &mut [u8]) -> Option<()> {
+fn refresh_outer(error: &Embedded, bytes: &mut [u8]) -> Option<()> {
     let ip = &error.ip;
     let total_len = bytes.len();
     ip::set_total_len(bytes, ip.family, total_len)?;

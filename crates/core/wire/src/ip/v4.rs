@@ -37,7 +37,11 @@ pub(super) fn parse(bytes: &[u8], extent: Extent) -> Result<Packet, ParseError> 
         total_len,
         protocol: Protocol(byte(bytes, 9)?),
         hop_limit: byte(bytes, 8)?,
-        fragment: (more || offset != 0).then_some(Fragment { offset: u32::from(offset) * 8, more }),
+        fragment: (more || offset != 0).then_some(Fragment {
+            offset: u32::from(offset) * 8,
+            more,
+            id: u32::from(word(bytes, 4)?),
+        }),
         has_options: !options.is_empty(),
         authenticated: false,
     })

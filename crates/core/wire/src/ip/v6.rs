@@ -4,7 +4,7 @@ use trireme_identity::Protocol;
 
 use super::{Extent, Family, Fragment, Hop, MAX_EXTENSION_HEADERS, Packet, byte, word};
 use crate::ParseError;
-use crate::bytes::{array, put};
+use crate::bytes::{array, be32, put};
 
 pub(super) const HEADER_LEN: usize = 40;
 
@@ -69,6 +69,15 @@ pub(crate) fn build_header(
     Some(header)
 }
 
+/// Whether the number stands for an IPv6 extension header (IANA "IPv6 Extension Header Types"), ESP apart: nothing behind that
+/// can be read anyway.
+pub(crate) const fn is_extension_header(protocol: Protocol) -> bool {
+    matches!(
+        protocol.0,
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS | 135 | 139 | 140
+    )
+}
+
 /// What the extension headers said.
 struct Chain {
     end: usize,
@@ -123,7 +132,8 @@ impl Chain {
             FRAGMENT => {
                 let field = word(header, 2)?;
                 let (offset, more) = (u32::from(field & 0xfff8), field & 1 != 0);
-                self.fragment = (more || offset != 0).then_some(Fragment { offset, more });
+                let id = be32(header, 4).ok_or(ParseError::Truncated)?;
+                self.fragment = (more || offset != 0).then_some(Fragment { offset, more, id });
                 Ok(())
             }
             _ => Ok(()),

@@ -102,21 +102,35 @@ fn parse_body(kind: u8, payload: &[u8]) -> Result<Body, TapError> {
         2 => Ok(Body::SynAck { endpoint: parse_endpoint(body)?, token_len: first, credential_len: second }),
         3 => {
             zeros(&[first, second])?;
-            Ok(Body::Ack { echo: parse_echo(&body)? })
+            let (echo, protocol) = parse_echo(&body)?;
+            Ok(Body::Ack { echo, protocol })
         }
-        4 => Ok(Body::Refusal { echo: parse_echo(&body)?, reason: first, rule: second }),
+        4 => {
+            let (echo, protocol) = parse_echo(&body)?;
+            Ok(Body::Refusal { echo, protocol, reason: first, rule: second })
+        }
         5 => {
             zeros(&[first, second])?;
-            Ok(Body::TokenRequest { echo: parse_echo(&body)? })
+            let (echo, protocol) = parse_echo(&body)?;
+            Ok(Body::TokenRequest { echo, protocol })
         }
         _ => Err(TapError::UnknownKind(kind)),
     }
 }
 
-fn parse_echo(body: &[u8; 20]) -> Result<[u8; 16], TapError> {
-    let [echo @ .., a, b, c, d] = *body;
-    zeros(&[a, b, c, d])?;
-    Ok(echo)
+/// Behind the echo stands the protocol; for TCP zero.
+fn parse_echo(body: &[u8; 20]) -> Result<([u8; 16], Protocol), TapError> {
+    let [echo @ .., protocol, b, c, d] = *body;
+    zeros(&[b, c, d])?;
+    match Protocol(protocol) {
+        Protocol(0) => Ok((echo, Protocol::TCP)),
+        Protocol::UDP => Ok((echo, Protocol::UDP)),
+        _ => Err(TapError::Padding),
+    }
+}
+
+const fn protocol_behind_echo(protocol: Protocol) -> u8 {
+    if protocol.0 == Protocol::TCP.0 { 0 } else { protocol.0 }
 }
 
 fn parse_endpoint(body: [u8; 20]) -> Result<Attested, TapError> {
@@ -202,12 +216,14 @@ fn body_bytes(body: &Body) -> ([u8; 20], u16, u16) {
             }
             (*token_len, *credential_len)
         }
-        Body::Refusal { echo, reason, rule } => {
+        Body::Refusal { echo, protocol, reason, rule } => {
             write(0, echo);
+            write(16, &[protocol_behind_echo(*protocol)]);
             (*reason, *rule)
         }
-        Body::Ack { echo } | Body::TokenRequest { echo } => {
+        Body::Ack { echo, protocol } | Body::TokenRequest { echo, protocol } => {
             write(0, echo);
+            write(16, &[protocol_behind_echo(*protocol)]);
             (0, 0)
         }
     };

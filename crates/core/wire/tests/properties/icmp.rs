@@ -28,7 +28,7 @@ proptest! {
         let before = icmp::embedded(&error).unwrap();
         let segment = Segment::parse(&sent).unwrap();
         prop_assert_eq!(before.tuple, segment.tuple());
-        prop_assert_eq!(before.seq, segment.seq);
+        prop_assert_eq!(before.seq, Some(segment.seq));
         prop_assert_eq!(before.quoted_ip.total_len, attached.len());
 
         let expect_cut = quote_len > sent.len();

@@ -68,9 +68,9 @@ fn message() -> impl Strategy<Value = (Header, Vec<u8>, Vec<u8>)> {
             let body = match kind {
                 0 => Body::Syn { family: Family::of(addr), protocol, token_len, credential_len },
                 1 => Body::SynAck { endpoint: Attested { protocol, port, addr }, token_len, credential_len },
-                2 => Body::Ack { echo },
-                3 => Body::Refusal { echo, reason, rule },
-                _ => Body::TokenRequest { echo },
+                2 => Body::Ack { echo, protocol },
+                3 => Body::Refusal { echo, protocol, reason, rule },
+                _ => Body::TokenRequest { echo, protocol },
             };
             let cookie_allowed = matches!(kind, 0 | 4);
             let mut flags = Flags::NONE;

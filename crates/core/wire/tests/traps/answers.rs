@@ -73,7 +73,7 @@ fn prohibition_quotes_a_short_segment_whole() {
         let error = icmp::embedded(&bytes).unwrap();
         let quoted = Segment::parse(&original).unwrap();
         assert_eq!((ip.src, ip.dst), (quoted.ip.dst, quoted.ip.src));
-        assert_eq!((error.tuple, error.seq), (quoted.tuple(), 1000));
+        assert_eq!((error.tuple, error.seq), (quoted.tuple(), Some(1000)));
     }
 }
 

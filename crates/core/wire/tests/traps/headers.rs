@@ -113,10 +113,10 @@ fn jumbogram_without_length_is_named() {
 #[test]
 fn fragment_fields_are_decoded() {
     let v4 = patched(syn_v4(&[], &[]), 6, &[0x20, 2]);
-    assert_eq!(Packet::parse(&v4).unwrap().fragment, Some(Fragment { offset: 16, more: true }));
+    assert_eq!(Packet::parse(&v4).unwrap().fragment, Some(Fragment { offset: 16, more: true, id: 0 }));
     let v6 = with_extension(44, &[17, 0, 0x05, 0xa8, 0, 0, 0, 1]);
     let packet = Packet::parse(&v6).unwrap();
-    assert_eq!(packet.fragment, Some(Fragment { offset: 1448, more: false }));
+    assert_eq!(packet.fragment, Some(Fragment { offset: 1448, more: false, id: 1 }));
     assert_eq!(packet.protocol, Protocol::UDP);
 }
 

@@ -3,6 +3,7 @@
 
 mod answers;
 mod checksums;
+mod datagrams;
 mod edits;
 mod flags;
 mod headers;

@@ -38,11 +38,11 @@ fn syn_ack(addr: &str) -> Header {
 }
 
 fn ack() -> Header {
-    header(Flags::MAC, Body::Ack { echo: ECHO })
+    header(Flags::MAC, Body::Ack { echo: ECHO, protocol: Protocol::TCP })
 }
 
 fn refusal(flags: Flags, reason: u16, rule: u16) -> Header {
-    header(flags, Body::Refusal { echo: ECHO, reason, rule })
+    header(flags, Body::Refusal { echo: ECHO, protocol: Protocol::TCP, reason, rule })
 }
 
 #[test]
@@ -79,7 +79,11 @@ fn every_wrong_field_is_refused() {
     let syn_ack_v6 = || syn_ack("fd00::2").encode(b"tok", b"cr").unwrap();
     let ack = || ack().encode(b"", b"").unwrap();
     let refusal = || refusal(Flags::NONE, 0, 0).encode(b"", b"").unwrap();
-    let request = || header(Flags::NONE, Body::TokenRequest { echo: ECHO }).encode(b"", b"").unwrap();
+    let request = || {
+        header(Flags::NONE, Body::TokenRequest { echo: ECHO, protocol: Protocol::TCP })
+            .encode(b"", b"")
+            .unwrap()
+    };
     let table: [Row<'_>; 37] = [
         ("magic", syn(), 0, b"U", TapError::NotTap),
         ("magic", syn(), 2, b"Q", TapError::NotTap),
@@ -153,10 +157,10 @@ fn cookie_may_stand_in_kinds_one_and_five_only() {
         header.encode(token, b"").map(|_| header.kind())
     };
     assert_eq!(with_cookie(syn_header(4), b"tok"), Ok(Kind::Syn));
-    let request = header(Flags::NONE, Body::TokenRequest { echo: ECHO });
+    let request = header(Flags::NONE, Body::TokenRequest { echo: ECHO, protocol: Protocol::TCP });
     assert_eq!(with_cookie(request, b""), Ok(Kind::TokenRequest));
     assert_eq!(with_cookie(refusal(Flags::NONE, 0, 0), b""), Err(TapError::Mac));
-    let unproven = header(Flags::NONE, Body::Ack { echo: ECHO });
+    let unproven = header(Flags::NONE, Body::Ack { echo: ECHO, protocol: Protocol::TCP });
     assert_eq!(with_cookie(unproven, b""), Err(TapError::Mac));
 }
 

@@ -31,14 +31,16 @@ fn other_protocols_follow_the_setting_of_the_pu() {
     peer.send(&back);
     peer.expect_nothing(|frame| is(&out, frame));
     pu.expect_nothing(|frame| is(&back, frame));
-    assert_eq!(count(&plane, Counter::OtherProtocol), 2);
+    let mut punts = Vec::new();
+    plane.drain(10, |punt| punts.push((punt.reason, punt.hook)));
+    assert!(punts.contains(&(PuntReason::Other, Hook::FromPu)), "{punts:?}");
+    assert!(punts.contains(&(PuntReason::Other, Hook::ToPu)), "{punts:?}");
 
     plane.update(PU, PuState { other_protocols: OtherProtocols::Allow, ..state(1) }).unwrap();
     pu.send(&out);
     peer.send(&back);
     peer.expect(|frame| is(&out, frame));
     pu.expect(|frame| is(&back, frame));
-    assert_eq!(count(&plane, Counter::OtherProtocol), 2);
     assert!(count(&plane, Counter::OtherAllowed) >= 2);
     assert_eq!(plane.drain(10, |_| {}), 0);
 }
@@ -60,7 +62,7 @@ fn address_resolution_passes_and_router_messages_of_a_pu_do_not() {
     let resolved = || run(&lab.pu, "ip", "neigh show").lines().filter(|line| line.contains("lladdr")).count();
     wait_until(|| resolved() >= 2);
     assert_eq!(resolved(), 2);
-    wait_for(&plane, Counter::OtherProtocol, 2);
+    wait_for(&plane, Counter::PuntedFrom, 2);
 
     let pu = lab.pu_wire();
     for kind in [134, 137] {

@@ -287,7 +287,7 @@ impl Writer<'_> {
             .local()
             .map(|(family, local)| format!("add @{} {{ {local} }}", listeners(family, number)));
         let denied = match judged.other_protocols {
-            OtherProtocols::Deny => "counter drop",
+            OtherProtocols::Judge | OtherProtocols::Deny => "counter drop",
             OtherProtocols::Allow => "return",
         };
         let unqueued = match judged.unanswered {

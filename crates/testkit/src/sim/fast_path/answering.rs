@@ -118,7 +118,7 @@ impl FastPath {
         let answering = self.answering.get(&(case.key, isn))?;
         let syn_ack = answering.syn_ack.filter(|_| answering.epoch == case.epoch)?;
         let header = read(&case.view, Kind::Ack).filter(|_| case.view.flags & !PSH == ACK)?;
-        let Body::Ack { echo } = header.body else { return None };
+        let Body::Ack { echo, .. } = header.body else { return None };
         let right = message::sender(&header) == answering.peer.into() && echo == answering.own.nonce.0;
         if !right || message::check_mac(&header, &answering.keys.initiator, answering.own.into()).is_err() {
             return None;

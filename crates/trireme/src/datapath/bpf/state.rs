@@ -13,11 +13,10 @@ pub(super) fn of(unit: &Enforcement, epoch: u32, own: [Option<OwnTokenState>; 2]
             // Observed connections are judged by the engine too: that is how the verdict gets into the records.
             trireme_policy::Mode::Enforce | trireme_policy::Mode::Observe => Mode::Enforce,
         },
-        other_protocols: match (mode, unit.settings.other_protocols) {
-            (trireme_policy::Mode::Enforce, crate::OtherProtocols::Deny) => OtherProtocols::Deny,
-            // A unit that is only observed loses nothing.
-            (trireme_policy::Mode::Observe | trireme_policy::Mode::Off, crate::OtherProtocols::Deny)
-            | (_, crate::OtherProtocols::Allow) => OtherProtocols::Allow,
+        other_protocols: if unit.judges_other_protocols() {
+            OtherProtocols::Deny
+        } else {
+            OtherProtocols::Allow
         },
         fast: mode == trireme_policy::Mode::Enforce && unit.settings.fast_path == FastPath::On,
         keep: unit.settings.tcp.on_policy_change == OnPolicyChange::Keep,

@@ -34,7 +34,7 @@ impl<S: Supervisor> Loop<S> {
         let mut adopted = 0_u64;
         for (local, remote) in existing {
             let ends = (local.ip().to_canonical(), local.port(), remote.ip().to_canonical(), remote.port());
-            let key = FlowKey { pu: slot, local: (ends.0, ends.1), remote: (ends.2, ends.3) };
+            let key = FlowKey::tcp(slot, (ends.0, ends.1), (ends.2, ends.3));
             match self.supervisor.adopt(&key) {
                 Ok(()) => adopted = adopted.saturating_add(1),
                 Err(NotInstalled::Full) => {

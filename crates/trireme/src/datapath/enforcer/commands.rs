@@ -126,6 +126,7 @@ impl<S: Supervisor> Loop<S> {
         self.engine.remove_pu(slot, now(), &mut self.effects);
         self.carry_out();
         self.engine.forget_tokens_of(id);
+        self.flows.forget(slot);
         self.counted.retain(|(counted, _), _| *counted != slot);
         self.ledger.remove(id);
         self.unsaved.units = true;

@@ -10,6 +10,7 @@ use trireme_token::Role;
 use trireme_wire::icmp;
 use trireme_wire::tuple::{Endpoint, Tuple};
 
+use super::flows::Flows;
 use super::{Loop, meter, now};
 use crate::controller;
 use crate::datapath::supervisor::{NotInstalled, Supervisor, Taught};
@@ -21,13 +22,22 @@ impl<S: Supervisor> Loop<S> {
         self.supervisor.take(&mut packets);
         self.meter.punted = self.meter.punted.saturating_add(meter::wide(packets.len()));
         for packet in packets.drain(..) {
-            let (hook, token) = (packet.hook, packet.token);
-            let connection = packet.connection.or_else(|| self.quoted_connection(&packet));
+            let (hook, token, bytes) = (packet.hook, packet.token, packet.bytes.len());
+            let flow = if packet.connection.is_none() { Flows::key(&packet) } else { None };
+            let connection = packet
+                .connection
+                .or_else(|| self.flows.get(&flow?, now().monotonic))
+                .or_else(|| self.quoted_connection(&packet));
             let packet = Packet { connection, ..packet };
             let verdict = self.engine.handle_packet(packet, now(), &mut self.effects);
             let opened = self.carry_out_but_openings(hook);
             match verdict {
-                Verdict::Pass(packet) => self.supervisor.pass(packet),
+                Verdict::Pass(packet) => {
+                    if let Some(flow) = flow {
+                        self.flows.pass(&flow, hook, bytes, now().monotonic);
+                    }
+                    self.supervisor.pass(packet);
+                }
                 Verdict::Drop(reason) => {
                     trace!(%reason, "packet dropped");
                     self.supervisor.consume(token);
@@ -46,8 +56,8 @@ impl<S: Supervisor> Loop<S> {
             Hook::ToPu => (error.tuple.src, error.tuple.dst),
             Hook::FromPu => (error.tuple.dst, error.tuple.src),
         };
-        let key = FlowKey { pu: packet.pu, local: local.into(), remote: remote.into() };
-        self.supervisor.connection(&key)
+        let key = FlowKey::new(packet.pu, error.quoted_ip.protocol, local.into(), remote.into());
+        if key.is_tcp() { self.supervisor.connection(&key) } else { self.flows.get(&key, now().monotonic) }
     }
 
     /// Carries effects out, but returns the entries that let segments of the connection pass by themselves: before
@@ -61,7 +71,9 @@ impl<S: Supervisor> Loop<S> {
             return opened;
         }
         self.effects.retain(|effect| match effect {
-            Effect::Install(key, entry) if entry.role == Role::Responder || hook == Hook::FromPu => {
+            Effect::Install(key, entry)
+                if key.is_tcp() && (entry.role == Role::Responder || hook == Hook::FromPu) =>
+            {
                 opened.push((*key, *entry));
                 false
             }
@@ -72,6 +84,7 @@ impl<S: Supervisor> Loop<S> {
             Effect::Install(..)
             | Effect::Transmit { .. }
             | Effect::Verify(_)
+            | Effect::Block(..)
             | Effect::Record(_)
             | Effect::Teach(_)
             | Effect::ForgetConntrack(_) => true,
@@ -132,6 +145,8 @@ impl<S: Supervisor> Loop<S> {
                 Effect::Verify(job) => self.pool.submit(job, &self.secrets.verifier),
                 Effect::Install(key, entry) => self.install(&key, &entry),
                 Effect::Remove(key) => self.remove(&key),
+                // No table holds them: the flow's next packets are asked about as well.
+                Effect::Block(..) => {}
                 Effect::Record(record) => self.collector.flow(&record),
                 // Before the packet that taught it is put back: the answer to it may need it.
                 Effect::Teach(lesson) => self.teach(&lesson),
@@ -154,8 +169,16 @@ impl<S: Supervisor> Loop<S> {
         }
     }
 
+    /// Whether packets of a flow without connections pass, the engine is asked every time.
     fn install(&mut self, key: &FlowKey, entry: &ConnectionEntry) {
-        match self.supervisor.install(key, entry) {
+        let installed = if key.is_tcp() {
+            self.supervisor.install(key, entry)
+        } else if self.flows.install(*key, *entry, now().monotonic) {
+            Ok(())
+        } else {
+            Err(NotInstalled::Full)
+        };
+        match installed {
             Ok(()) => {}
             Err(NotInstalled::Full) => self.meter.table_full = self.meter.table_full.saturating_add(1),
             Err(NotInstalled::Failed(error)) => {
@@ -179,6 +202,9 @@ impl<S: Supervisor> Loop<S> {
     }
 
     fn remove(&mut self, key: &FlowKey) {
+        if !key.is_tcp() {
+            return self.flows.remove(key);
+        }
         if let Err(error) = self.supervisor.remove(key) {
             warn!(error = controller::chain(&*error), "connection not removed");
         }

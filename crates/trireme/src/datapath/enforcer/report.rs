@@ -47,6 +47,9 @@ impl<S: Supervisor> Loop<S> {
             ("pair keys", stats.pair_keys),
             ("tokens", stats.tokens),
             ("waiting flow records", stats.records),
+            ("flows of other protocols", self.flows.len()),
+            ("fragmented packets", stats.fragmented),
+            ("held fragments", stats.fragments_held),
         ];
         let counts = [
             ("decisions without a flow record", stats.records_lost),

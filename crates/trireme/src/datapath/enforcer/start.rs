@@ -8,6 +8,7 @@ use tracing::warn;
 use trireme_datapath::{Engine, EngineConfig};
 use zeroize::Zeroizing;
 
+use super::flows::Flows;
 use super::ledger::Ledger;
 use super::meter::Meter;
 use super::saver::Saver;
@@ -47,6 +48,7 @@ impl<S: Supervisor> Loop<S> {
             EngineConfig::default().verifications,
             &supervisor.waker(),
         )?;
+        let flows = Flows::new(usize::try_from(setup.connections).unwrap_or(usize::MAX));
         let mut worker = Self {
             supervisor,
             engine,
@@ -63,6 +65,7 @@ impl<S: Supervisor> Loop<S> {
             meter: Meter::default(),
             clock: Clock::new(),
             unsaved: Unsaved::default(),
+            flows,
             packets: Vec::new(),
             effects,
         };

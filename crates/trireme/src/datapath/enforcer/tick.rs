@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::{Loop, STEP, SWEEP, TICK, commands, ledger, now};
 use crate::DatapathError;
 use crate::controller;
-use crate::datapath::supervisor::{More, Supervisor};
+use crate::datapath::supervisor::{More, Supervisor, ended};
 
 /// What decides without the engine writes to one of two tables of events.
 const EVENT_MAPS: usize = 2;
@@ -96,6 +96,8 @@ impl<S: Supervisor> Loop<S> {
     pub(super) fn sweep(&mut self) -> Duration {
         let (time, mut events) = (now(), Vec::new());
         let swept = self.supervisor.sweep(time, &mut events);
+        let over = self.flows.sweep(time.monotonic).into_iter();
+        events.extend(over.map(|(key, entry, traffic)| ended(&key, &entry, traffic, time.wall)));
         for event in &events {
             self.engine.handle_event(event, time, &mut self.effects);
         }

@@ -1,7 +1,8 @@
 //! A unit as the thread holds it.
 
-use trireme_datapath::PuSpec;
+use trireme_datapath::{Essential, PuSettings, PuSpec};
 use trireme_flow::PuSlot;
+use trireme_identity::PuKind;
 use trireme_identity::time::WallTime;
 
 use super::ledger::Entry;
@@ -45,6 +46,18 @@ pub(super) fn spec(unit: &Enforcement, entry: &Entry) -> PuSpec {
         tags: unit.identity.clone(),
         policy: std::sync::Arc::clone(&unit.policy),
         epoch: entry.epoch,
-        settings: unit.settings.tcp.clone(),
+        settings: settings(unit),
     }
+}
+
+/// Whoever shares the host's addresses must not reach its neighbours as if they were itself, and may need a lease; whoever has
+/// addresses of its own is given them.
+fn settings(unit: &Enforcement) -> PuSettings {
+    let (to_itself, dhcp) = match unit.pu.runtime.kind {
+        PuKind::Container | PuKind::Pod | PuKind::Static => (Essential::Passes, Essential::Judged),
+        PuKind::Process | PuKind::Host | PuKind::User => (Essential::Judged, Essential::Passes),
+        PuKind::Other(_) => (Essential::Judged, Essential::Judged),
+    };
+    let other_protocols = unit.settings.other_protocols.into();
+    PuSettings { other_protocols, to_itself, dhcp, ..unit.settings.tcp.clone() }
 }

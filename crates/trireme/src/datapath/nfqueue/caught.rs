@@ -9,8 +9,10 @@ use trireme_datapath::Toward;
 use trireme_netfilter::{BackEnd, HostField, InForce, MarkField};
 use trireme_netns::Namespace;
 use trireme_nfqueue::{Action, Buffers, Hook, Packet, Queue, RawError, RawSender, Received};
-use trireme_wire::checksum;
+use trireme_wire::checksum::{self, Checksum};
+use trireme_wire::datagram::Datagram;
 use trireme_wire::ip;
+use trireme_wire::tcp::Segment;
 
 use super::place::Place;
 
@@ -36,11 +38,19 @@ pub(super) struct Caught {
     hasher: RandomState,
 }
 
+/// The longest IP packet.
+const LONGEST: usize = 65_535;
+
+/// What the kernel's message about a packet may need of the room that the packet has in it.
+const MESSAGE_HEADERS: usize = 16;
+
 /// What is remembered of a packet until its verdict.
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     mark: u32,
     digest: u64,
+    /// Whether its last bytes did not fit into the kernel's message.
+    cut: bool,
 }
 
 /// A packet taken from the queue.
@@ -129,7 +139,8 @@ impl Caught {
         taken: &mut Vec<Taken>,
     ) -> Result<Received, trireme_nfqueue::QueueError> {
         let Self { queue, waiting, expected, hasher, marks, .. } = self;
-        queue.receive(buffers, |packet, verdicts| {
+        let mut dropped = 0;
+        let mut received = queue.receive(buffers, |packet, verdicts| {
             let ours = expected.iter().position(|sent| *sent == digest(hasher, packet.bytes));
             if let Some(at) = ours.filter(|_| packet.hook == Hook::LocalOut) {
                 expected.remove(at);
@@ -140,20 +151,31 @@ impl Caught {
             }
             match kept(&packet) {
                 Some(whole) => {
-                    let digest = hasher.hash_one(packet.bytes);
-                    waiting.insert(packet.id, Waiting { mark: packet.mark, digest });
+                    let digest = hasher.hash_one(&whole.bytes[..]);
+                    let cut = packet.truncated_from.is_some();
+                    waiting.insert(packet.id, Waiting { mark: packet.mark, digest, cut });
                     taken.push(whole);
                 }
-                None => drop_now(verdicts, packet.id),
+                None => {
+                    dropped += 1;
+                    drop_now(verdicts, packet.id);
+                }
             }
-        })
+        })?;
+        received.unknown += dropped;
+        Ok(received)
     }
 
     /// Lets a packet go on with the bytes it has now.
     pub(super) fn pass(&mut self, id: u32, mut bytes: Vec<u8>, release: Release) -> Put {
-        let Some(Waiting { mark, digest }) = self.waiting.remove(&id) else { return Put::Lost };
+        let Some(Waiting { mark, digest, cut }) = self.waiting.remove(&id) else { return Put::Lost };
         let mark = Some(mark & !self.marks.mask() | self.marks.of(release));
         let changed = self.hasher.hash_one(&bytes[..]) != digest;
+        if changed && cut {
+            // Its end is not known here.
+            self.refuse(id);
+            return Put::Lost;
+        }
         if changed {
             make_whole(&mut bytes);
         }
@@ -221,12 +243,15 @@ fn kept(packet: &Packet<'_>) -> Option<Taken> {
         Hook::LocalIn => trireme_datapath::Hook::ToPu,
         Hook::PreRouting | Hook::Forward | Hook::PostRouting => return None,
     };
-    packet.truncated_from.is_none().then(|| Taken {
-        id: packet.id,
-        hook,
-        bytes: packet.bytes.to_vec(),
-        large: packet.segments_later,
-    })
+    let mut bytes = packet.bytes.to_vec();
+    if let Some(whole) = packet.truncated_from.and_then(|length| usize::try_from(length).ok()) {
+        // The longest datagrams lack four bytes at their end, which nobody judges by.
+        if whole > LONGEST || whole.saturating_sub(bytes.len()) > MESSAGE_HEADERS {
+            return None;
+        }
+        bytes.resize(whole, 0);
+    }
+    Some(Taken { id: packet.id, hook, bytes, large: packet.segments_later })
 }
 
 fn drop_now(verdicts: &mut trireme_nfqueue::Verdicts, id: u32) {
@@ -236,11 +261,19 @@ fn drop_now(verdicts: &mut trireme_nfqueue::Verdicts, id: u32) {
 
 /// Nobody completes the checksum of a packet behind its verdict, or of one that was sent whole.
 fn make_whole(bytes: &mut [u8]) {
-    let Ok(segment) = trireme_wire::tcp::Segment::parse(bytes) else { return };
-    if checksum::verify(bytes, &segment) == checksum::Checksum::Partial {
-        let completed = checksum::complete(bytes);
-        debug_assert!(completed.is_ok(), "the bytes were parsed a moment ago");
-    }
+    let completed = if let Ok(segment) = Segment::parse(bytes) {
+        match checksum::verify(bytes, &segment) {
+            Checksum::Partial => checksum::complete(bytes),
+            Checksum::Valid | Checksum::Invalid => return,
+        }
+    } else {
+        let Ok(datagram) = Datagram::parse(bytes) else { return };
+        match checksum::verify_udp(bytes, &datagram) {
+            Checksum::Partial => checksum::complete_udp(bytes),
+            Checksum::Valid | Checksum::Invalid => return,
+        }
+    };
+    debug_assert!(completed.is_ok(), "the bytes were parsed a moment ago");
 }
 
 /// Of what the kernel does not change in a packet that it is handed whole.

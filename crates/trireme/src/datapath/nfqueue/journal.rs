@@ -170,7 +170,7 @@ fn read(place: &[u8; PLACE]) -> Option<(FlowKey, ConnectionEntry)> {
     if version != VERSION {
         return None;
     }
-    let key = FlowKey { pu: PuSlot(eye.number()?), local: eye.end()?, remote: eye.end()? };
+    let key = FlowKey::tcp(PuSlot(eye.number()?), eye.end()?, eye.end()?);
     let entry = ConnectionEntry {
         role: match role {
             1 => Role::Initiator,
@@ -203,11 +203,7 @@ mod tests {
     use super::*;
 
     fn key(port: u16) -> FlowKey {
-        FlowKey {
-            pu: PuSlot(7),
-            local: ([10, 0, 0, 1].into(), port),
-            remote: ("fd00::2".parse().unwrap(), 80),
-        }
+        FlowKey::tcp(PuSlot(7), ([10, 0, 0, 1].into(), port), ("fd00::2".parse().unwrap(), 80))
     }
 
     fn entry(epoch: u32) -> ConnectionEntry {

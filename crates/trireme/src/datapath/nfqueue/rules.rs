@@ -206,14 +206,17 @@ fn queue_config(number: u16) -> QueueConfig {
 fn rule_set(unit: &Enforcement, config: &super::NfqueueConfig, released: u32) -> Option<RuleSet> {
     let mode = unit.policy.mode();
     let closed = mode == Mode::Enforce && unit.settings.fail_mode != FailMode::Open;
-    let denies = mode == Mode::Enforce && unit.settings.other_protocols == crate::OtherProtocols::Deny;
     (mode != Mode::Off).then_some(RuleSet {
         queue: config.queue,
         field: config.mark,
         released,
         // A unit that is only observed loses nothing.
         unanswered: if closed { Unanswered::Drop } else { Unanswered::Accept },
-        other_protocols: if denies { OtherProtocols::Deny } else { OtherProtocols::Allow },
+        other_protocols: if unit.judges_other_protocols() {
+            OtherProtocols::Judge
+        } else {
+            OtherProtocols::Allow
+        },
         tap_magic: tap::MAGIC,
     })
 }

@@ -497,8 +497,8 @@ fn adopted(epoch: u32) -> ConnectionEntry {
 fn flow_key(pu: PuSlot, hook: Hook, segment: &Segment) -> FlowKey {
     let (source, destination) = ((segment.ip.src, segment.src_port), (segment.ip.dst, segment.dst_port));
     match hook {
-        Hook::FromPu => FlowKey { pu, local: source, remote: destination },
-        Hook::ToPu => FlowKey { pu, local: destination, remote: source },
+        Hook::FromPu => FlowKey::tcp(pu, source, destination),
+        Hook::ToPu => FlowKey::tcp(pu, destination, source),
     }
 }
 

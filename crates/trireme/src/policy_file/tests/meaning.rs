@@ -242,6 +242,13 @@ fn what_could_be_misread_as_protection_is_said() {
         ]
     );
     assert_eq!(
+        one("ingress: [], network_acls: [{networks: [10.1.2.3/8], except: [10.1.2.3/16], ports: [80/udp]}]"),
+        [
+            "policy.yaml:3:67: policy \"p\", 10.1.2.3/8 has bits behind its prefix and is read as 10.0.0.0/8: write that for the network or 10.1.2.3/32 for the address",
+            "policy.yaml:3:67: policy \"p\", 10.1.2.3/16 has bits behind its prefix and is read as 10.1.0.0/16: write that for the network or 10.1.2.3/32 for the address"
+        ]
+    );
+    assert_eq!(
         one("ingress: [{from: [], observe: apply}]"),
         [
             "policy.yaml:3:45: policy \"p\" only observes: it acts where no other rule does",

@@ -6,8 +6,8 @@ use trireme_bpf::{
 };
 use trireme_datapath::{BackendEvent, HalfOpenEntry, KeyName, OwnAttachment, Party, PeerPlace, SynHeader};
 use trireme_flow::{PuSlot, Reason, Traffic};
-use trireme_identity::Direction;
 use trireme_identity::time::WallTime;
+use trireme_identity::{Direction, Protocol};
 use trireme_token::{Nonce, TokenId};
 
 use super::{entry, pu_slot, slot};
@@ -135,6 +135,7 @@ pub(in super::super) fn event(report: &EventReport) -> Option<BackendEvent> {
             EventPeer::Refused(place, generation) => PeerPlace::Refused(place, generation),
             EventPeer::None => PeerPlace::None,
         },
+        protocol: Protocol::TCP,
         port: report.port,
         reason: Reason::from_code(report.reason)?,
         rule: (report.rule != 0).then_some(report.rule),
@@ -161,7 +162,7 @@ pub(in super::super) fn fell_silent(
     activity: &Activity,
     now: WallTime,
 ) -> BackendEvent {
-    let key = trireme_flow::FlowKey { pu: pu_slot(key.slot), local: key.local, remote: key.remote };
+    let key = trireme_flow::FlowKey::tcp(pu_slot(key.slot), key.local, key.remote);
     let traffic = Traffic {
         packets_from: activity.packets_from,
         bytes_from: activity.bytes_from,

@@ -9,7 +9,7 @@ const EPOCH: u32 = 3;
 const PROOF_SEQ: u32 = 1001;
 
 fn key() -> FlowKey {
-    FlowKey { pu: PuSlot(1), local: ([10, 0, 0, 1].into(), 4000), remote: ([10, 0, 0, 2].into(), 80) }
+    FlowKey::tcp(PuSlot(1), ([10, 0, 0, 1].into(), 4000), ([10, 0, 0, 2].into(), 80))
 }
 
 fn entry(role: Role, confirmed: bool) -> ConnectionEntry {
