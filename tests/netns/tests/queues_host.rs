@@ -5,9 +5,9 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
-use trireme_flow::Reason;
+use trireme_flow::{Action, FlowRecord, Reason};
 use trireme_testkit::lab::{Agent, Family, Namespace, Reach, Server, Side, eventually, probe};
-use trireme_tests_netns::{CLOSED_PORT, Hosts, HostsSpec, PATIENT, PORT, PROMPT, is_alive, section};
+use trireme_tests_netns::{CLOSED_PORT, Hosts, HostsSpec, PATIENT, POLICY, PORT, PROMPT, is_alive, section};
 
 /// Where servers listen that are in no unit.
 const ELSEWHERE: u16 = 9090;
@@ -15,7 +15,7 @@ const ELSEWHERE: u16 = 9090;
 /// Where datagrams are answered.
 const DATAGRAMS: u16 = 9000;
 
-/// Counters of rules are looked at every second.
+/// Records are written in a moment.
 const COUNTED: Duration = Duration::from_secs(5);
 
 fn queued(agent: &Agent) -> u64 {
@@ -51,7 +51,7 @@ fn admits_and_refuses_by(rules: &str) {
         assert_eq!(hosts.stranger_sees(family), Reach::Silent, "{family}\n{}", hosts.look());
         assert_eq!(hosts.outsider_sees(family), Reach::Silent, "{family}\n{}", hosts.look());
         assert_eq!(server.accepted(), before, "somebody unknown got in");
-        let stream = hosts.client.connect(hosts.at(Side::B, family, PORT), PROMPT);
+        let stream = hosts.client.connect(hosts.at(Side::B, family, PORT), PATIENT);
         assert!((0..100).all(|_| is_alive(&stream)), "{family}\n{}", hosts.look());
         // What is released is not queued any more.
         let settled = || {
@@ -279,11 +279,16 @@ fn is_echoed(to: SocketAddr) -> bool {
     let socket = UdpSocket::bind(any).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     // A rule of the sender's own host that drops it is told as an error.
-    (0..3).any(|_| socket.send_to(&[7], to).is_ok() && socket.recv_from(&mut [0]).is_ok())
+    (0..3).any(|_| {
+        // Who has no agent sees the question for its identity.
+        let mut bytes = [0; 64];
+        socket.send_to(&[7], to).is_ok()
+            && socket.recv_from(&mut bytes).is_ok_and(|(len, _)| bytes.get(..len) == Some(&[7][..]))
+    })
 }
 
 #[test]
-fn datagrams_of_units_are_denied_and_counted_and_those_of_others_pass() {
+fn datagrams_of_units_that_no_rule_admits_are_refused_and_those_of_others_pass() {
     let hosts = Hosts::start();
     let (a, b) = (&hosts.client.host, &hosts.server.host);
     for family in Family::BOTH {
@@ -293,15 +298,34 @@ fn datagrams_of_units_are_denied_and_counted_and_those_of_others_pass() {
         b.enter(|| echo_datagrams(of_nobody)).unwrap();
         let outsider = |to| a.enter(|| is_echoed(to)).unwrap();
         assert!(outsider(of_nobody), "{family}: between processes of no unit\n{}", hosts.look());
-        for (sent, agent, name) in [
-            (hosts.client.enter(|| is_echoed(of_nobody)), &hosts.a, "other-protocol-from"),
-            (outsider(of_unit), &hosts.b, "other-protocol-to"),
-        ] {
-            assert!(!sent, "{family} {name}\n{}", hosts.look());
-            let least = if family == Family::V4 { 3 } else { 6 };
-            let counted = || Ok(agent.kernel_count(name)? >= least);
-            eventually(name, COUNTED, counted, || hosts.look()).unwrap();
+        for (sent, agent) in
+            [(hosts.client.enter(|| is_echoed(of_nobody)), &hosts.a), (outsider(of_unit), &hosts.b)]
+        {
+            assert!(!sent, "{family}\n{}", hosts.look());
+            let refused = |record: &FlowRecord| record.action == Action::Reject;
+            agent.await_flow("a refusal", COUNTED, refused).unwrap();
         }
+    }
+}
+
+#[test]
+fn identities_of_units_are_asked_for_over_udp() {
+    let mut spec = HostsSpec::new();
+    for config in [&mut spec.a, &mut spec.b] {
+        config.policy = POLICY.replace("8081/tcp]", &format!("8081/tcp, {DATAGRAMS}/udp]"));
+    }
+    let hosts = spec.start();
+    for family in Family::BOTH {
+        let to = hosts.at(Side::B, family, DATAGRAMS);
+        hosts.server.enter(|| echo_datagrams(to));
+        let answered = || Ok(hosts.client.enter(|| is_echoed(to)));
+        eventually("an answer", PATIENT, answered, || hosts.look()).unwrap();
+        assert!(!hosts.stranger.enter(|| is_echoed(to)), "{family}: the stranger\n{}", hosts.look());
+        assert!(
+            !hosts.client.host.enter(|| is_echoed(to)).unwrap(),
+            "{family}: of no unit\n{}",
+            hosts.look()
+        );
     }
 }
 
@@ -315,6 +339,7 @@ fn datagrams_of_units_pass_when_they_are_allowed() {
     for family in Family::BOTH {
         let to = hosts.at(Side::B, family, DATAGRAMS);
         hosts.server.enter(|| echo_datagrams(to));
-        assert!(hosts.client.enter(|| is_echoed(to)), "{family}\n{}", hosts.look());
+        // No rule speaks about the stranger, and of the server's none about datagrams.
+        assert!(hosts.stranger.enter(|| is_echoed(to)), "{family}\n{}", hosts.look());
     }
 }
