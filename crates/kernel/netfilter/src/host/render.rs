@@ -229,7 +229,7 @@ impl Writer<'_> {
             format!("icmpv6 type {} goto error", types(&ICMPV6_ERRORS)),
             format!("icmpv6 type {} return", types(&ICMPV6_NEIGHBOURS)),
         ];
-        rules.extend(self.by_socket(|unit, _| format!("deny_{}_{}", way.name(), unit.number)));
+        rules.extend(self.by_socket(|unit, _| format!("others_{}_{}", way.name(), unit.number)));
         rules
     }
 
@@ -286,9 +286,10 @@ impl Writer<'_> {
         let learn = Way::To
             .local()
             .map(|(family, local)| format!("add @{} {{ {local} }}", listeners(family, number)));
-        let denied = match judged.other_protocols {
-            OtherProtocols::Judge | OtherProtocols::Deny => "counter drop",
-            OtherProtocols::Allow => "return",
+        let other = match judged.other_protocols {
+            OtherProtocols::Judge => format!("goto unit_{number}"),
+            OtherProtocols::Deny => "counter drop".to_owned(),
+            OtherProtocols::Allow => "return".to_owned(),
         };
         let unqueued = match judged.unanswered {
             Unanswered::Drop => "counter drop".to_owned(),
@@ -301,8 +302,8 @@ impl Writer<'_> {
                 format!("listens_{number}"),
                 learn.into_iter().chain([format!("goto unit_{number}")]).collect(),
             ),
-            plain(format!("deny_from_{number}"), vec![denied.to_owned()]),
-            plain(format!("deny_to_{number}"), vec![denied.to_owned()]),
+            plain(format!("others_from_{number}"), vec![other.clone()]),
+            plain(format!("others_to_{number}"), vec![other]),
             plain(format!("released_{number}"), vec![released, self.clear_mark()]),
             plain(format!("judged_{number}"), self.keep(pending)),
             plain(format!("unqueued_{number}"), vec![unqueued]),

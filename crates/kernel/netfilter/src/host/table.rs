@@ -19,8 +19,8 @@ const OF_UNITS: [&str; 9] = [
     "listens_",
     "listens4_",
     "listens6_",
-    "deny_from_",
-    "deny_to_",
+    "others_from_",
+    "others_to_",
     "released_",
     "judged_",
     "unqueued_",
@@ -122,8 +122,8 @@ impl Table {
     /// Packets of a unit that were dropped because of their protocol.
     pub(super) fn denied(&self, unit: u32) -> Denied {
         Denied {
-            from: self.dropped(&format!("deny_from_{unit}")),
-            to: self.dropped(&format!("deny_to_{unit}")),
+            from: self.dropped(&format!("others_from_{unit}")),
+            to: self.dropped(&format!("others_to_{unit}")),
         }
     }
 
@@ -257,7 +257,7 @@ mod tests {
 		meta mark set meta mark & 0x0000ffff comment \"trireme host 1\"
 	}
 
-	chain deny_to_1 {
+	chain others_to_1 {
 		counter packets 7 bytes 420 drop
 	}
 }

@@ -200,10 +200,10 @@ impl NfqueueSupervisor {
             number: unit.number,
             cgroup: unit.cgroup.clone(),
             level: unit.level,
-            judged: unit.judged.map(|Judged { queue, open, denies }| HostJudged {
+            judged: unit.judged.map(|Judged { queue, open, others }| HostJudged {
                 queue,
                 unanswered: if open { Unanswered::Accept } else { Unanswered::Drop },
-                other_protocols: if denies { OtherProtocols::Deny } else { OtherProtocols::Allow },
+                other_protocols: if others { OtherProtocols::Judge } else { OtherProtocols::Allow },
             }),
         });
         HostSet {
@@ -321,7 +321,7 @@ fn judged(unit: &Enforcement, queue: u16) -> Option<Judged> {
         queue,
         // A unit that is only observed loses nothing.
         open: !enforced || unit.settings.fail_mode == FailMode::Open,
-        denies: enforced && unit.settings.other_protocols == crate::OtherProtocols::Deny,
+        others: unit.judges_other_protocols(),
     })
 }
 

@@ -63,8 +63,8 @@ pub(super) struct Judged {
     pub(super) queue: u16,
     /// They pass while no agent listens.
     pub(super) open: bool,
-    /// Those of other protocols are dropped.
-    pub(super) denies: bool,
+    /// Those of other protocols than TCP are judged as well.
+    pub(super) others: bool,
 }
 
 /// The file, and what is in it.
@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn host() -> Host {
-        let judged = Some(Judged { queue: 3, open: false, denies: true });
+        let judged = Some(Judged { queue: 3, open: false, others: true });
         let unit = HostUnit { number: 2, id: 44, cgroup: "unified/a".to_owned(), level: 1, epoch: 5, judged };
         Host { namespace: 9, field: 0xffff_0000, released: 4, units: BTreeMap::from([(7, unit)]) }
     }
