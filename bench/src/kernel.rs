@@ -98,7 +98,7 @@ impl Maps {
         for number in 0..count {
             let unit = units.get(number as usize % units.len()).copied().unwrap_or_default();
             let key = FlowKey {
-                slot: unit.slot,
+                unit: unit.slot | 6 << trireme_bpf_abi::SLOT_BITS,
                 local_port: [0x23, 0x28],
                 remote_port: [0x80, 0],
                 local: invented(u32::MAX),

@@ -91,6 +91,7 @@ fn ten_thousand_live_connections_survive_pressure_on_every_other_table() {
 
 #[test]
 fn a_full_table_of_connections_keeps_the_live_ones_and_takes_new_ones_when_there_is_room() {
+    /// What the map holds; the programs' own table holds as many again, as long as no bucket overflows.
     const ROOM: usize = 1024;
     raise_file_limit();
     let mut spec = WorldSpec::new().judged_by(Judge::Kernel);
@@ -99,13 +100,13 @@ fn a_full_table_of_connections_keeps_the_live_ones_and_takes_new_ones_when_there
     world.introduce();
     let _server = echo_process(&world, &world.server);
     let to = world.server.at(Family::V4, PORT);
-    let mut live = open_many(&world.client, to, ROOM - 124, PATIENT);
-    assert_eq!(live.len(), ROOM - 124, "{}", world.look());
-    let over = open_many(&world.client, to, 300, Duration::from_millis(200));
+    let mut live = open_many(&world.client, to, ROOM + 476, PATIENT);
+    assert_eq!(live.len(), ROOM + 476, "{}", world.look());
+    let over = open_many(&world.client, to, 520, Duration::from_millis(200));
     assert_eq!(live.iter().filter(|stream| !is_alive(stream)).count(), 0, "{}", world.look());
     let beyond = over.iter().filter(|stream| is_alive_within(stream, Duration::from_millis(200))).count();
     let held = [&world.a, &world.b].map(|agent| agent.gauge("connections").unwrap().unwrap());
-    assert!(held.iter().all(|held| *held <= ROOM as u64), "{held:?}, {beyond} beyond\n{}", world.look());
+    assert!(held.iter().all(|held| *held <= 2 * ROOM as u64), "{held:?}, {beyond} beyond\n{}", world.look());
     let told =
         [&world.a, &world.b].map(|agent| agent.gauge("connections beyond the table").unwrap().unwrap());
     assert!(

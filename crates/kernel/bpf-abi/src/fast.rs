@@ -8,7 +8,7 @@ use core::mem::{offset_of, size_of};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{ATTACHED_MAX, FlowKey};
+use crate::ATTACHED_MAX;
 
 /// A token of a unit's own, in [`Pu`](crate::Pu).
 #[repr(C)]
@@ -168,90 +168,6 @@ pub struct Refusal {
     pub peer_generation: u32,
 }
 
-/// An initiator's handshake: value of `opening`, by flow.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-pub struct Opening {
-    /// Sequence number of the SYN.
-    pub isn: u32,
-    /// The unit's epoch.
-    pub epoch: u32,
-    /// See [`opening_state`].
-    pub state: u8,
-    /// How many SYNs have left.
-    pub syns: u8,
-    /// Hop limit of the SYN.
-    pub hop_limit: u8,
-    /// Traffic class of the SYN.
-    pub traffic_class: u8,
-    /// Length of the SYN's TCP header.
-    pub tcp_len: u32,
-    /// Nanoseconds of the boot clock.
-    pub created: u64,
-    /// Our token.
-    pub own_token: [u8; 16],
-    /// Name of the agreement key in it.
-    pub own_key: [u8; 16],
-    /// Our nonce.
-    pub own_nonce: [u8; 16],
-    /// The responder's token, when proving.
-    pub peer_token: [u8; 16],
-    /// The responder's nonce, when proving.
-    pub peer_nonce: [u8; 16],
-    /// The SYN's TCP header.
-    pub tcp: [u8; 60],
-    /// 1 if the SYN carried the whole token. With the engine: which agent has it, by [`Clock::agent`].
-    pub attached: u32,
-}
-
-/// Key of `answering`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-pub struct AnsweringKey {
-    /// The connection.
-    pub flow: FlowKey,
-    /// Sequence number of the SYN.
-    pub isn: u32,
-    /// Zero.
-    pub pad: u32,
-}
-
-/// A responder's handshake: value of `answering`.
-#[repr(C)]
-#[derive(Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
-pub struct Answering {
-    /// Sequence number of the SYN.
-    pub isn: u32,
-    /// The unit's epoch.
-    pub epoch: u32,
-    /// See [`answering_state`].
-    pub state: u8,
-    /// 1 if the initiator holds our token.
-    pub holds: u8,
-    /// Number of the rule that accepted.
-    pub rule: u16,
-    /// Sequence number of the SYN-ACK, once it has left.
-    pub syn_ack: u32,
-    /// The initiator's place.
-    pub peer_slot: u32,
-    /// The generation of that place.
-    pub peer_generation: u32,
-    /// Nanoseconds of the boot clock.
-    pub created: u64,
-    /// Our token.
-    pub own_token: [u8; 16],
-    /// Our nonce.
-    pub own_nonce: [u8; 16],
-    /// The initiator's token.
-    pub peer_token: [u8; 16],
-    /// The initiator's nonce.
-    pub peer_nonce: [u8; 16],
-    /// The initiator's MAC key.
-    pub initiator: [u8; 16],
-    /// The responder's MAC key.
-    pub responder: [u8; 16],
-}
-
 /// Unfinished handshakes of one unit and role: value of `quotas`, by slot * 2 + role.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -338,14 +254,6 @@ pub struct Clock {
     pub events: u32,
     /// How many agents there have been; what was handed to an earlier one is an orphan.
     pub agent: u32,
-    /// Key of the hashes of the programs' tables; drawn once and kept as long as they are.
-    pub table_key: u64,
-}
-
-impl Default for Opening {
-    fn default() -> Self {
-        zerocopy::FromZeros::new_zeroed()
-    }
 }
 
 impl Default for OwnToken {
@@ -360,33 +268,6 @@ impl fmt::Debug for Pair {
     }
 }
 
-impl fmt::Debug for Answering {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answering")
-            .field("isn", &self.isn)
-            .field("state", &self.state)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Values of [`Opening::state`].
-pub mod opening_state {
-    /// The SYN has left with identity.
-    pub const SYN_SENT: u8 = 0;
-    /// The responder is authenticated and authorized.
-    pub const PROVING: u8 = 1;
-    /// The engine has this handshake.
-    pub const ELSEWHERE: u8 = 2;
-}
-
-/// Values of [`Answering::state`].
-pub mod answering_state {
-    /// The SYN went to the unit.
-    pub const SYN_RECEIVED: u8 = 0;
-    /// The SYN-ACK left.
-    pub const SYN_ACK_SENT: u8 = 1;
-}
-
 const _: () = {
     assert!(size_of::<Own>() == 40);
     assert!(size_of::<OwnToken>() == 1088);
@@ -399,16 +280,10 @@ const _: () = {
     assert!(size_of::<Destination>() == 40);
     assert!(size_of::<RefusalKey>() == 24);
     assert!(size_of::<Refusal>() == 24);
-    assert!(size_of::<Opening>() == 168);
-    assert!(size_of::<AnsweringKey>() == 48);
-    assert!(size_of::<Answering>() == 128);
     assert!(size_of::<Quota>() == 32);
     assert!(size_of::<Source>() == 16);
     assert!(size_of::<EventKey>() == 52);
     assert!(size_of::<Event>() == 72);
-    assert!(size_of::<Clock>() == 32);
-    assert!(offset_of!(Opening, own_token) == 24);
-    assert!(offset_of!(Opening, tcp) == 104);
-    assert!(offset_of!(Answering, own_token) == 32);
+    assert!(size_of::<Clock>() == 24);
     assert!(offset_of!(EventKey, local) == 20);
 };

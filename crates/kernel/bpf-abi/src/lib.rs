@@ -12,16 +12,17 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 mod fast;
 mod numbers;
+mod table;
 
 pub use fast::{
-    Answering, AnsweringKey, Clock, Destination, DestinationKey, Event, EventKey, Opening, Own, OwnToken,
-    Pair, PairKey, Peer, Quota, Refusal, RefusalKey, Source, Verdict, VerdictKey, answering_state,
-    opening_state,
+    Clock, Destination, DestinationKey, Event, EventKey, Own, OwnToken, Pair, PairKey, Peer, Quota, Refusal,
+    RefusalKey, Source, Verdict, VerdictKey,
 };
 pub use numbers::{Counter, PuntReason, connection_flag, pu_flag, punt_flag};
+pub use table::{Answering, Bucket, Entry, HalfOpen, Opening, Order, entry_state, order_kind};
 
 /// Version of every layout and map definition; pins of another version are never touched.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Slot under which counters that belong to no PU are kept.
 pub const SLOT_NONE: u32 = u32::MAX;
@@ -35,11 +36,11 @@ pub const COUNTERS: usize = 32;
 /// Size of the map `near`: interfaces are found in it by the low bits of their index.
 pub const NEAR: u32 = 4096;
 
-/// Unfinished handshakes that one bucket of the programs' table holds.
-pub const BUCKET_WAYS: u32 = 4;
+/// Tags in one bucket of the programs' table.
+pub const WAYS: usize = 7;
 
-/// Closing connections that one bucket of the programs' table holds.
-pub const CLOSING_WAYS: u32 = 2;
+/// Bits of [`FlowKey::unit`] that are the slot; the IP protocol stands above them.
+pub const SLOT_BITS: u32 = 24;
 
 /// Buckets in the map `sources`.
 pub const SOURCES: u32 = 4096;
@@ -80,16 +81,18 @@ pub struct Pu {
     pub incarnation: u64,
     /// The unit's tokens, newest first.
     pub own: [Own; 2],
+    /// Zero: a whole number of cache lines.
+    pub pad: [u64; 2],
 }
 
-/// Key of the maps `connections` and `closing`.
+/// Key of the map `connections` and of the entries of the programs' table.
 ///
 /// IPv4 addresses are IPv4-mapped; ports are in network byte order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct FlowKey {
-    /// Slot of the PU.
-    pub slot: u32,
+    /// Slot of the PU in the lower [`SLOT_BITS`], IP protocol above.
+    pub unit: u32,
     /// Port of the PU's own end.
     pub local_port: [u8; 2],
     /// Port of the other end.
@@ -100,7 +103,7 @@ pub struct FlowKey {
     pub remote: [u8; 16],
 }
 
-/// An established connection: value of the maps `connections` and `closing`.
+/// An established connection: value of the map `connections`, and part of the entries of the programs' table.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 pub struct Connection {
@@ -108,34 +111,6 @@ pub struct Connection {
     pub epoch: u32,
     /// See [`connection_flag`].
     pub flags: u32,
-    /// Slot of the peer's identity.
-    pub peer_slot: u32,
-    /// Generation of that slot.
-    pub peer_generation: u32,
-    /// Sequence number at which the proof stood.
-    pub proof_seq: u32,
-    /// Sequence number behind the FIN that went to the PU; kept by the programs.
-    pub fin_to: u32,
-    /// Port that the responder attested.
-    pub attested_port: u16,
-    /// Family of the attested address: 4, 6, or 0 if there is none.
-    pub attested_family: u8,
-    /// 0 initiator, 1 responder.
-    pub role: u8,
-    /// 0 identity, 1 address (a peer without identity), 2 adopted (older than the unit's enforcement).
-    pub class: u8,
-    /// Zero.
-    pub pad: [u8; 3],
-    /// Sequence number of the unit's SYN-ACK, for responders; 0 where the engine has the handshake.
-    pub syn_ack: u32,
-    /// Zero.
-    pub pad2: u32,
-    /// Attested address; IPv4 in the first four bytes.
-    pub attested_address: [u8; 16],
-    /// MAC of the proof.
-    pub proof_mac: [u8; 16],
-    /// Id of the peer's token.
-    pub peer_token: [u8; 16],
     /// Nanoseconds of `CLOCK_MONOTONIC`, at the resolution of a timer tick.
     pub last_seen: u64,
     /// Packets sent by the PU.
@@ -146,6 +121,32 @@ pub struct Connection {
     pub packets_to: u64,
     /// Bytes received by the PU, from the IP header on.
     pub bytes_to: u64,
+    /// Sequence number at which the proof stood.
+    pub proof_seq: u32,
+    /// Sequence number behind the FIN that went to the PU; kept by the programs.
+    pub fin_to: u32,
+    /// Slot of the peer's identity.
+    pub peer_slot: u32,
+    /// Generation of that slot.
+    pub peer_generation: u32,
+    /// Sequence number of the unit's SYN-ACK, for responders; 0 where the engine has the handshake.
+    pub syn_ack: u32,
+    /// Port that the responder attested.
+    pub attested_port: u16,
+    /// Family of the attested address: 4, 6, or 0 if there is none.
+    pub attested_family: u8,
+    /// 0 initiator, 1 responder.
+    pub role: u8,
+    /// 0 identity, 1 address (a peer without identity), 2 adopted (older than the unit's enforcement).
+    pub class: u8,
+    /// Zero.
+    pub pad: [u8; 7],
+    /// Attested address; IPv4 in the first four bytes.
+    pub attested_address: [u8; 16],
+    /// MAC of the proof.
+    pub proof_mac: [u8; 16],
+    /// Id of the peer's token.
+    pub peer_token: [u8; 16],
 }
 
 /// Head of a record in a punt ring; [`Punt::len`] bytes of packet follow, from the IP header on.
@@ -178,9 +179,8 @@ pub struct Punt {
     pub time: u64,
     /// What the connection table held, if [`punt_flag::HAS_CONNECTION`]; else undefined.
     pub connection: Connection,
-    /// An [`Opening`] if [`punt_flag::HAS_OPENING`], an [`Answering`] in the first bytes if
-    /// [`punt_flag::HAS_ANSWERING`]; else undefined.
-    pub half_open: Opening,
+    /// The handshake, if [`punt_flag::HAS_OPENING`] or [`punt_flag::HAS_ANSWERING`]; else undefined.
+    pub half_open: HalfOpen,
 }
 
 /// Rate limit of one PU and kind of punt: value of the map `limits`.
@@ -250,14 +250,13 @@ pub mod edge_flag {
 }
 
 const _: () = {
-    assert!(size_of::<Pu>() == 112);
+    assert!(size_of::<Pu>() == 128);
     assert!(size_of::<FlowKey>() == 40);
     assert!(size_of::<Connection>() == 128);
-    assert!(offset_of!(Connection, attested_port) == 24);
-    assert!(offset_of!(Connection, attested_address) == 40);
-    assert!(offset_of!(Connection, proof_mac) == 56);
-    assert!(offset_of!(Connection, last_seen) == 88);
-    assert!(size_of::<Punt>() == 344);
+    assert!(offset_of!(Connection, proof_seq) == 48);
+    assert!(offset_of!(Connection, attested_port) == 68);
+    assert!(offset_of!(Connection, attested_address) == 80);
+    assert!(size_of::<Punt>() == 336);
     assert!(offset_of!(Punt, ethernet) == 20);
     assert!(offset_of!(Punt, time) == 40);
     assert!(offset_of!(Punt, connection) == 48);

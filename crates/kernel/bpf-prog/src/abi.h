@@ -55,7 +55,7 @@ enum punt_reason {
 enum punt_flag {
 	PUNT_HAS_CONNECTION = 1 << 0,
 	PUNT_CLOSING = 1 << 1,
-	PUNT_HAS_OPENING = 1 << 2, /* handed over: the entry has left its table */
+	PUNT_HAS_OPENING = 1 << 2, /* handed over: the programs have forgotten it */
 	PUNT_HAS_ANSWERING = 1 << 3, /* the same */
 };
 
@@ -120,13 +120,15 @@ struct pu {
 	__u64 fail_nanos; /* of FAIL_LAST_KNOWN */
 	__u64 incarnation; /* another number for whoever gets the slot next */
 	struct own own[2]; /* newest first */
+	__u64 pad[2]; /* a whole number of cache lines */
 };
-_Static_assert(sizeof(struct pu) == 112, "pu");
+_Static_assert(sizeof(struct pu) == 128, "pu");
 _Static_assert(offsetof(struct pu, own) == 32, "own");
 
 /* IPv4 addresses are IPv4-mapped; ports are in network byte order. */
+#define SLOT_BITS 24
 struct flow_key {
-	__u32 slot;
+	__u32 unit; /* its slot, and the IP protocol in the upper eight bits */
 	__be16 local_port;
 	__be16 remote_port;
 	__u8 local[16];
@@ -134,34 +136,33 @@ struct flow_key {
 };
 _Static_assert(sizeof(struct flow_key) == 40, "flow_key");
 
+/* What every packet needs comes first. */
 struct connection {
 	__u32 epoch;
 	__u32 flags;
-	__u32 peer_slot;
-	__u32 peer_generation;
-	__u32 proof_seq;
-	__u32 fin_to; /* sequence number behind the FIN that went to the PU */
-	__u16 attested_port;
-	__u8 attested_family;
-	__u8 role;
-	__u8 class;
-	__u8 pad[3];
-	__u32 syn_ack; /* responder: sequence number of its SYN-ACK */
-	__u32 pad2;
-	__u8 attested_address[16];
-	__u8 proof_mac[16];
-	__u8 peer_token[16];
 	__u64 last_seen;
 	__u64 packets_from;
 	__u64 bytes_from;
 	__u64 packets_to;
 	__u64 bytes_to;
+	__u32 proof_seq;
+	__u32 fin_to; /* sequence number behind the FIN that went to the PU */
+	__u32 peer_slot;
+	__u32 peer_generation;
+	__u32 syn_ack; /* responder: sequence number of its SYN-ACK */
+	__u16 attested_port;
+	__u8 attested_family;
+	__u8 role;
+	__u8 class;
+	__u8 pad[7];
+	__u8 attested_address[16];
+	__u8 proof_mac[16];
+	__u8 peer_token[16];
 };
 _Static_assert(sizeof(struct connection) == 128, "connection");
-_Static_assert(offsetof(struct connection, attested_port) == 24, "attested_port");
-_Static_assert(offsetof(struct connection, attested_address) == 40, "attested_address");
-_Static_assert(offsetof(struct connection, proof_mac) == 56, "proof_mac");
-_Static_assert(offsetof(struct connection, last_seen) == 88, "last_seen");
+_Static_assert(offsetof(struct connection, proof_seq) == 48, "proof_seq");
+_Static_assert(offsetof(struct connection, attested_port) == 68, "attested_port");
+_Static_assert(offsetof(struct connection, attested_address) == 80, "attested_address");
 
 #include "handshake_abi.h"
 
@@ -179,16 +180,13 @@ struct punt {
 	__u8 pad2[6];
 	__u64 time;
 	struct connection connection;
-	union {
-		struct opening opening;
-		struct answering answering;
-	};
+	struct half_open half_open;
 };
-_Static_assert(sizeof(struct punt) == 344, "punt");
+_Static_assert(sizeof(struct punt) == 336, "punt");
 _Static_assert(offsetof(struct punt, ethernet) == 20, "ethernet");
 _Static_assert(offsetof(struct punt, time) == 40, "time");
 _Static_assert(offsetof(struct punt, connection) == 48, "connection");
-_Static_assert(offsetof(struct punt, opening) == 176, "opening");
+_Static_assert(offsetof(struct punt, half_open) == 176, "half_open");
 
 /* One window of 2^27 ns (134 ms); max is the number of punts in it. */
 enum limit_kind { LIMIT_FROM = 0, LIMIT_TO = 1, LIMIT_ICMP = 2, LIMIT_UNKNOWN = 3 };

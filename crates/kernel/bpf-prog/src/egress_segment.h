@@ -15,24 +15,22 @@ static __noinline enum answer prove(struct __sk_buff *skb, struct packet *p, str
 				    struct connection *c, struct punt_case *why)
 {
 	struct scratch *s = take_scratch();
-	struct opening *o;
+	struct entry *e = opening_of(why);
 	union tap *tap;
 	enum edited edited;
 
-	hash_flow(why, pu);
-	o = opening_of(why);
-	if (!s || !o || o->state != OPENING_PROVING || o->isn + 1 != c->proof_seq)
+	if (!s || !e || state_of(why->half_word) < STATE_CONNECTION || e->isn + 1 != c->proof_seq)
 		return ask(why, PUNT_UNCONFIRMED);
-	ask_opening(why, o);
+	ask_opening(why);
 	if (!(pu->flags & PU_FAST) || p->seq != c->proof_seq || p->payload_len ||
 	    !is_exactly(skb, p, TCP_ACK) || carries_other_options(skb, p))
 		return ask(why, PUNT_UNCONFIRMED);
 	tap = &s->tap;
 	begin_tap(tap, TAP_ACK, TAP_MAC);
-	copy(tap->token, words(o->own_token));
-	copy(tap->nonce, words(o->own_nonce));
+	copy(tap->token, words(e->opening.own_token));
+	copy(tap->nonce, words(e->opening.own_nonce));
 	copy(tap->mac, words(c->proof_mac));
-	copy(tap->echo, words(o->peer_nonce));
+	copy(tap->echo, words(e->opening.peer_nonce));
 	edited = append(skb, p, tap, 0);
 	if (edited == UNCHANGED)
 		return ask(why, PUNT_UNCONFIRMED);
@@ -43,22 +41,24 @@ static __noinline enum answer prove(struct __sk_buff *skb, struct packet *p, str
 }
 
 /* Nothing was sent or received on the tuple yet but a SYN, or nothing at all. */
-static __always_inline enum answer egress_unconnected(struct __sk_buff *skb, struct packet *p,
-						      struct pu *pu, struct punt_case *why)
+static __noinline enum answer egress_unconnected(struct __sk_buff *skb, struct packet *p,
+						 struct pu *pu, struct punt_case *why)
 {
-	struct answering *a;
-	struct opening *o;
+	struct entry *e;
+	__u32 state;
 
-	why->key->isn = p->ack - 1;
-	a = answering_of(why);
-	if (a)
-		return ask_answering(why, a);
-	o = opening_of(why);
+	why->isn = p->ack - 1;
+	if (answering_of(why))
+		return ask_answering(why);
+	e = opening_of(why);
+	if (!e)
+		return ask(why, PUNT_MISS);
+	state = state_of(why->half_word);
 	/* The answer to a challenge. */
-	if (o && o->state == OPENING_SYN_SENT && is_exactly(skb, p, TCP_RST) && !p->payload_len)
+	if (state == STATE_SYN_SENT && is_exactly(skb, p, TCP_RST) && !p->payload_len)
 		return pass(pu, COUNT_CHALLENGE);
-	if (o && o->state != OPENING_ELSEWHERE)
-		return ask_opening(why, o);
+	if (state != STATE_ELSEWHERE)
+		return ask_opening(why);
 	return ask(why, PUNT_MISS);
 }
 

@@ -19,32 +19,34 @@ static __always_inline int is_repeated(struct packet *p, struct pu *pu, struct c
 static __noinline enum answer egress_syn_ack(struct __sk_buff *skb, struct packet *p, struct pu *pu,
 					     struct punt_case *why)
 {
-	struct answering *a;
-	struct own_token *own = 0;
 	struct scratch *s = take_scratch();
+	struct own_token *own = 0;
+	struct answering *a;
+	struct connection *c;
+	struct entry *e, *other;
+	__u64 word;
 	union tap *tap;
 	enum edited edited;
 
-	why->key->isn = p->ack - 1;
+	why->isn = p->ack - 1;
 	if (!s || !(pu->flags & PU_FAST) || !is_exactly(skb, p, TCP_SYN | TCP_ACK) ||
 	    p->payload_len)
 		return ask(why, PUNT_SYN);
 	tap = &s->tap;
-	a = answering_of(why);
-	if (!a) {
-		struct connection *c = bpf_map_lookup_elem(&connections, &why->key->flow);
-
-		why->connection = c;
-		if (is_repeated(p, pu, c) && !carries_other_options(skb, p))
+	e = answering_of(why);
+	if (!e) {
+		c = find_connection(why);
+		if (!(why->flags & PUNT_CLOSING) && is_repeated(p, pu, c) && !carries_other_options(skb, p))
 			return pass(pu, COUNT_SYN_ACK_REPEATED);
 		return ask(why, PUNT_SYN);
 	}
-	if (a->epoch != pu->epoch || carries_other_options(skb, p))
-		return ask_answering(why, a);
-	if (!a->holds || a->state != ANSWERING_SYN_RECEIVED) {
+	a = &e->answering;
+	if (e->connection.epoch != pu->epoch || carries_other_options(skb, p))
+		return ask_answering(why);
+	if (!a->holds || state_of(why->half_word) != STATE_SYN_RECEIVED) {
 		own = bytes_of(a->own_token);
 		if (!own)
-			return ask_answering(why, a);
+			return ask_answering(why);
 	}
 	begin_tap(tap, TAP_SYN_ACK, TAP_MAC);
 	if (own)
@@ -58,13 +60,17 @@ static __noinline enum answer egress_syn_ack(struct __sk_buff *skb, struct packe
 		__builtin_memcpy(tap->address, p->src + 12, 4);
 	else
 		__builtin_memcpy(tap->address, p->src, 16);
-	tap_mac(tap->mac, a->responder, tap->word, words(a->peer_token), words(a->peer_nonce));
+	tap_mac(tap->mac, a->responder, tap->word, words(e->connection.peer_token),
+		words(a->peer_nonce));
 	edited = append(skb, p, tap, own);
 	if (edited == UNCHANGED)
-		return ask_answering(why, a);
-	a->state = ANSWERING_SYN_ACK_SENT;
-	a->syn_ack = p->seq;
-	end_others(why, pu);
+		return ask_answering(why);
+	e->connection.syn_ack = p->seq;
+	exchange(e, why->half_word, (why->half_word & HASH) | STATE_SYN_ACK_SENT);
+	other = look_up(why->key, why->hash, flow_tag(why->hash), &word);
+	if (other)
+		end_entry(why, pu, other, word);
+	end_settled(why, pu);
 	return edited == EDITED ? pass(pu, COUNT_FAST_SYN_ACK_FROM) : DROPPED;
 }
 

@@ -37,7 +37,7 @@ static __noinline enum answer repeated_proof(struct __sk_buff *skb, struct packe
 	return answer == ASK ? ask(why, PUNT_PROOF_DUPLICATE) : answer;
 }
 
-static __always_inline void touch(struct connection *c, struct packet *p, __u32 hook)
+static __always_inline void touch(struct connection *c, __u32 bytes, __u32 hook)
 {
 	__u64 now = bpf_ktime_get_coarse_ns();
 
@@ -45,10 +45,10 @@ static __always_inline void touch(struct connection *c, struct packet *p, __u32 
 		c->last_seen = now;
 	if (hook == HOOK_FROM_PU) {
 		__sync_fetch_and_add(&c->packets_from, 1);
-		__sync_fetch_and_add(&c->bytes_from, p->ip_len);
+		__sync_fetch_and_add(&c->bytes_from, bytes);
 	} else {
 		__sync_fetch_and_add(&c->packets_to, 1);
-		__sync_fetch_and_add(&c->bytes_to, p->ip_len);
+		__sync_fetch_and_add(&c->bytes_to, bytes);
 	}
 }
 
@@ -76,33 +76,52 @@ static __always_inline int closes(struct connection *c, struct packet *p, __u32 
 	return p->flags & TCP_FIN || (p->payload_len == 0 && p->ack == c->fin_to);
 }
 
-/* Into the closing table, which forgets by itself. */
+/* What lies in the map moves to the table, which forgets by itself. */
+static __noinline int bury(struct punt_case *why, struct connection *c)
+{
+	__u64 boot = bpf_ktime_get_boot_ns(), closing = flow_tag(why->hash) | STATE_CLOSING, word;
+	struct entry *e = look_up(why->key, why->hash, flow_tag(why->hash), &word);
+	__u32 seat = 0, own = e && exchange(e, word, STATE_BUSY);
+
+	if (!own)
+		e = new_entry(boot, &seat);
+	if (!e)
+		return 0;
+	e->key = *why->key;
+	e->bucket = why->hash & bucket_mask;
+	e->attached = HANDED_OVER;
+	e->until = 0;
+	e->connection = *c;
+	if (own) {
+		__sync_lock_test_and_set(&e->word, closing);
+		retag(e->bucket, closing & HASH, 0, CLOSING_TAG);
+	}
+	if (own || publish(e, seat | CLOSING_TAG, closing, boot))
+		bpf_map_delete_elem(&connections, why->key);
+	return 0;
+}
+
+/* It may be written over from here on. */
 static __noinline int close_connection(struct punt_case *why, struct pu *pu, struct connection *c)
 {
-	struct flow_key *flow = &why->key->flow;
+	struct entry *home = why->home;
 
-	tell_end(flow, pu, c, c->flags & FLAG_ENDED ? HAPPENED_TRAFFIC : HAPPENED_END);
+	tell_end(why->key, pu, c, c->flags & FLAG_ENDED ? HAPPENED_TRAFFIC : HAPPENED_END);
 	c->flags |= FLAG_ENDED;
-	hash_flow(why, pu);
-	if (store_closing(flow, why->hash, c))
-		bpf_map_delete_elem(&connections, flow);
+	if (!home)
+		return bury(why, c);
+	if (exchange(home, why->home_word, (why->home_word & HASH) | STATE_CLOSING))
+		retag(home->bucket, why->home_word & HASH, 0, CLOSING_TAG);
 	return 0;
 }
 
 /* A segment of the unit's brings a closing connection back. */
-static __noinline int reopen(struct punt_case *why, struct connection *c)
+static __noinline int reopen(struct punt_case *why)
 {
-	struct flow_key *flow = &why->key->flow;
-	struct scratch *s = take_scratch();
-	struct found found;
+	struct entry *home = why->home;
 
-	if (!s)
-		return 0;
-	s->connection = *c;
-	/* Still its own after the copy? A full table leaves the entry where it is: it still passes. */
-	if (find_closing(flow, why->hash, &found) &&
-	    !bpf_map_update_elem(&connections, flow, &s->connection, BPF_NOEXIST))
-		forget(found.at, found.tag);
+	if (home && exchange(home, why->home_word, (why->home_word & HASH) | STATE_CONNECTION))
+		retag(home->bucket, why->home_word & HASH, CLOSING_TAG, 0);
 	return 0;
 }
 
@@ -111,7 +130,7 @@ static __noinline enum answer judge_again(struct pu *pu, struct connection *c,
 					  struct punt_case *why)
 {
 	struct place peer = { .slot = c->peer_slot, .generation = c->peer_generation };
-	struct flow_key *flow = &why->key->flow;
+	struct flow_key *flow = why->key;
 	__be16 port = judged_port(flow, c);
 	struct verdict *verdict;
 	struct moment now;
@@ -142,12 +161,8 @@ static __always_inline enum answer to_pu_segment(struct __sk_buff *skb, struct p
 {
 	if (is_duplicate_proof(skb, p, c))
 		return repeated_proof(skb, p, pu, why);
-	if (!(c->flags & FLAG_CONFIRMED)) {
+	if (!(c->flags & FLAG_CONFIRMED))
 		__sync_fetch_and_or(&c->flags, FLAG_CONFIRMED);
-		hash_flow(why, pu);
-		if (opening_of(why))
-			forget(why->tag, why->tag_of);
-	}
 	return PASSED;
 }
 
@@ -180,12 +195,12 @@ static __always_inline enum answer established(struct __sk_buff *skb, struct pac
 					      from_pu_segment(skb, p, pu, c, why);
 	if (answer != PASSED)
 		return answer;
-	touch(c, p, hook);
+	touch(c, p->ip_len, hook);
 	if (closes(c, p, hook)) {
 		if (!(why->flags & PUNT_CLOSING))
 			close_connection(why, pu, c);
 	} else if (why->flags & PUNT_CLOSING && hook == HOOK_FROM_PU) {
-		reopen(why, c);
+		reopen(why);
 	}
 	return PASSED;
 }

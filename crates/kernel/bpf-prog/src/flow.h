@@ -14,7 +14,7 @@
 
 static __always_inline void key_of(struct flow_key *key, struct packet *p, __u32 slot, __u32 hook)
 {
-	key->slot = slot;
+	key->unit = slot | IPPROTO_TCP << SLOT_BITS;
 	if (hook == HOOK_FROM_PU) {
 		key->local_port = p->src_port;
 		key->remote_port = p->dst_port;
@@ -28,29 +28,11 @@ static __always_inline void key_of(struct flow_key *key, struct packet *p, __u32
 	}
 }
 
-static __always_inline struct connection *find_connection(struct pu *pu, struct punt_case *why)
-{
-	struct connection *c = bpf_map_lookup_elem(&connections, &why->key->flow);
-
-	if (!c) {
-		struct found found;
-
-		hash_flow(why, pu);
-		if (find_closing(&why->key->flow, why->hash, &found)) {
-			c = found.connection;
-			why->flags |= PUNT_CLOSING;
-		}
-	}
-	why->connection = c;
-	return c;
-}
-
 static __always_inline enum answer handshake(struct __sk_buff *skb, struct packet *p, struct pu *pu,
 					     const __u32 hook, struct punt_case *why)
 {
 	enum answer answer;
 
-	hash_flow(why, pu);
 	if (hook == HOOK_FROM_PU)
 		answer = p->flags & TCP_ACK ? egress_syn_ack(skb, p, pu, why) :
 					      egress_syn(skb, p, pu, why);
@@ -59,7 +41,7 @@ static __always_inline enum answer handshake(struct __sk_buff *skb, struct packe
 					      ingress_syn(skb, p, pu, why);
 	/* The engine wants to know what the table holds; not for strangers, who come in floods. */
 	if (answer == ASK && why->reason != PUNT_UNKNOWN && !why->connection)
-		find_connection(pu, why);
+		find_connection(why);
 	return answer;
 }
 
@@ -69,10 +51,11 @@ static __always_inline enum answer flow(struct __sk_buff *skb, struct packet *p,
 {
 	struct connection *c;
 
-	key_of(&why->key->flow, p, pu->slot, hook);
+	key_of(why->key, p, pu->slot, hook);
+	why->hash = hash_of(why->key, pu);
 	if (p->flags & TCP_SYN)
 		return handshake(skb, p, pu, hook, why);
-	c = find_connection(pu, why);
+	c = find_connection(why);
 	if (c)
 		return established(skb, p, pu, hook, c, why);
 	return hook == HOOK_FROM_PU ? egress_unconnected(skb, p, pu, why) :

@@ -17,16 +17,14 @@ static __always_inline enum answer ask(struct punt_case *why, __u32 reason)
 }
 
 /* The engine gets the handshake with the packet. */
-static __always_inline enum answer ask_opening(struct punt_case *why, struct opening *o)
+static __always_inline enum answer ask_opening(struct punt_case *why)
 {
-	why->opening = o;
 	why->flags |= PUNT_HAS_OPENING;
 	return ask(why, PUNT_HANDSHAKE);
 }
 
-static __always_inline enum answer ask_answering(struct punt_case *why, struct answering *a)
+static __always_inline enum answer ask_answering(struct punt_case *why)
 {
-	why->answering = a;
 	why->flags |= PUNT_HAS_ANSWERING;
 	return ask(why, PUNT_HANDSHAKE);
 }
@@ -59,18 +57,30 @@ static __always_inline void attach_lengths(union tap *tap, struct own_token *own
 	tap->credential_len = bpf_htons(own->len - own->token_len);
 }
 
-/* A new connection on the tuple ends what was there before it. */
-static __always_inline void end_others(struct punt_case *why, struct pu *pu)
+/* A new connection on the tuple ends what was there before it: what the map holds. */
+static __noinline int end_settled(struct punt_case *why, struct pu *pu)
 {
-	struct flow_key *flow = &why->key->flow;
-	struct connection *c = bpf_map_lookup_elem(&connections, flow);
+	struct bucket *b = bucket_of(why->hash & bucket_mask);
+	struct connection *c;
 
-	if (c) {
-		tell_end(flow, pu, c, HAPPENED_END);
-		bpf_map_delete_elem(&connections, flow);
-	} else {
-		forget_closing(flow, why->hash);
-	}
+	if (!b || !b->settled)
+		return 0;
+	c = bpf_map_lookup_elem(&connections, why->key);
+	if (!c)
+		return 0;
+	tell_end(why->key, pu, c, HAPPENED_END);
+	bpf_map_delete_elem(&connections, why->key);
+	return 0;
+}
+
+/* And what the table holds under this word. */
+static __noinline int end_entry(struct punt_case *why, struct pu *pu, struct entry *e, __u64 word)
+{
+	if (!e)
+		return 0;
+	if (state_of(word) == STATE_CONNECTION)
+		tell_end(why->key, pu, &e->connection, HAPPENED_END);
+	return forget(e, word);
 }
 
 /* Options that may ride on a handshake of the kernel: end, no-operation,
@@ -185,26 +195,27 @@ static __always_inline void tell(struct flow_key *flow, struct moment *now, __u3
 }
 
 /* What the entries of both ends have in common; the caller adds the rest. */
-static __always_inline struct connection *begin_connection(struct scratch *s, struct pu *pu,
-							   struct place *peer, __u32 isn)
+static __always_inline void begin_connection(struct connection *c, struct pu *pu, struct place *peer,
+					     __u32 isn)
 {
-	struct connection *c = &s->connection;
-
-	__builtin_memset(c, 0, sizeof(*c));
 	c->epoch = pu->epoch;
+	c->last_seen = bpf_ktime_get_coarse_ns();
+	c->packets_from = 0;
+	c->bytes_from = 0;
+	c->packets_to = 0;
+	c->bytes_to = 0;
 	c->peer_slot = peer->slot;
 	c->peer_generation = peer->generation;
 	c->proof_seq = isn + 1;
+	c->fin_to = 0;
 	c->class = CLASS_IDENTITY;
-	c->last_seen = bpf_ktime_get_coarse_ns();
-	return c;
 }
 
 static __always_inline enum answer refuse(struct flow_key *flow, struct moment *now, __u32 direction,
 					  __be16 port, struct place *peer, __u16 reason, __u16 rule)
 {
 	tell(flow, now, direction, port, peer, reason, rule);
-	count(flow->slot, COUNT_REFUSED);
+	count(slot_of(flow), COUNT_REFUSED);
 	return DROPPED;
 }
 

@@ -100,64 +100,103 @@ struct refusal {
 };
 _Static_assert(sizeof(struct refusal) == 24, "refusal");
 
-enum opening_state {
-	OPENING_SYN_SENT = 0,
-	OPENING_PROVING = 1,
-	OPENING_ELSEWHERE = 2, /* the engine has this handshake */
+/* What an entry of the programs' table is. */
+enum state {
+	STATE_FREE = 0,
+	STATE_BUSY = 1, /* somebody writes it */
+	STATE_SYN_SENT = 2,
+	STATE_ELSEWHERE = 3, /* the engine has this handshake of the unit's */
+	STATE_SYN_RECEIVED = 4,
+	STATE_SYN_ACK_SENT = 5,
+	STATE_CONNECTION = 6, /* of an initiator without FLAG_CONFIRMED: it proves itself */
+	STATE_CLOSING = 7,
 };
 
-/* An initiator's handshake; key: flow_key. */
+/* Of an initiator's handshake. */
 struct opening {
-	__u32 isn;
-	__u32 epoch;
-	__u8 state;
-	__u8 syns; /* sent so far */
-	__u8 hop_limit;
-	__u8 traffic_class;
-	__u32 tcp_len; /* of the SYN's header */
-	__u64 created;
 	__u8 own_token[16];
 	__u8 own_key[16];
 	__u8 own_nonce[16];
-	__u8 peer_token[16];
 	__u8 peer_nonce[16];
-	__u8 tcp[60];
-	/* The SYN carried the whole token; with the engine: which agent's it is. */
-	__u32 attached;
+	__u8 tcp[60]; /* the SYN's header */
+	__u8 tcp_len;
+	__u8 syns; /* sent so far */
+	__u8 hop_limit;
+	__u8 traffic_class;
 };
-_Static_assert(sizeof(struct opening) == 168, "opening");
-_Static_assert(offsetof(struct opening, own_token) == 24, "own_token");
-_Static_assert(offsetof(struct opening, tcp) == 104, "tcp");
+_Static_assert(sizeof(struct opening) == 128, "opening");
+_Static_assert(offsetof(struct opening, tcp) == 64, "tcp");
 
-struct answering_key {
-	struct flow_key flow;
-	__u32 isn;
-	__u32 pad;
-};
-_Static_assert(sizeof(struct answering_key) == 48, "answering_key");
-
-enum answering_state { ANSWERING_SYN_RECEIVED = 0, ANSWERING_SYN_ACK_SENT = 1 };
-
-/* A responder's handshake. */
+/* Of a responder's. */
 struct answering {
-	__u32 isn;
-	__u32 epoch;
-	__u8 state;
-	__u8 holds; /* the initiator holds the own token */
-	__u16 rule;
-	__u32 syn_ack;
-	__u32 peer_slot;
-	__u32 peer_generation;
-	__u64 created;
 	__u8 own_token[16];
 	__u8 own_nonce[16];
-	__u8 peer_token[16];
 	__u8 peer_nonce[16];
 	__u64 initiator[2]; /* MAC keys */
 	__u64 responder[2];
+	__u16 rule;
+	__u8 holds; /* the initiator holds the own token */
+	__u8 pad[5];
 };
-_Static_assert(sizeof(struct answering) == 128, "answering");
-_Static_assert(offsetof(struct answering, own_token) == 32, "own_token");
+_Static_assert(sizeof(struct answering) == 88, "answering");
+
+/* A handshake as it is handed over. */
+struct half_open {
+	__u32 isn;
+	__u32 epoch;
+	__u32 syn_ack;
+	__u8 state;
+	__u8 pad[3];
+	__u8 peer_token[16];
+	union {
+		struct opening opening;
+		struct answering answering;
+	};
+};
+_Static_assert(sizeof(struct half_open) == 160, "half_open");
+_Static_assert(offsetof(struct half_open, opening) == 32, "opening");
+
+/* A connection from its SYN to its end, in one place: five cache lines, of which
+ * established segments need two. */
+struct entry {
+	struct flow_key key;
+	__u64 word; /* what it is; see table.h */
+	struct connection connection;
+	__u32 until; /* of handshakes: seconds of the boot clock */
+	__u32 isn;
+	__u32 bucket;
+	/* The SYN carried the whole token; ELSEWHERE: which agent's it is; of an initiator's
+	 * connection: the epoch of its SYN. */
+	__u32 attached;
+	union {
+		struct opening opening;
+		struct answering answering;
+	};
+};
+_Static_assert(sizeof(struct entry) == 320, "entry");
+_Static_assert(offsetof(struct entry, word) == 40, "word");
+_Static_assert(offsetof(struct entry, connection) == 48, "connection");
+_Static_assert(offsetof(struct entry, opening) == 192, "opening");
+
+/* What user space wants done with the programs' table: the frame of a test run. */
+enum order_kind {
+	ORDER_READ = 0, /* what is held of one connection is written behind the order */
+	ORDER_YIELD = 1, /* it is forgotten: the map says what it is from now on */
+	ORDER_IDLE = 2, /* connections without a packet since then go to the map */
+	ORDER_UNIT = 3, /* what is held of a unit is forgotten */
+	ORDER_SETTLED = 4, /* connections of any bucket may lie in the map */
+};
+struct order {
+	__u32 kind;
+	__u32 edge; /* key of the unit's state */
+	__u32 from; /* first entry */
+	__u32 count;
+	__u64 before;
+	struct flow_key key;
+	struct connection held;
+};
+_Static_assert(sizeof(struct order) == 192, "order");
+_Static_assert(offsetof(struct order, held) == 64, "held");
 
 /* Unfinished handshakes of one unit and role in two windows of 2^35 ns. */
 struct quota {
@@ -211,9 +250,8 @@ struct clock {
 	__u64 wall_offset; /* wall clock less boot clock, wrapping */
 	__u32 events; /* which of the two maps of events is written to */
 	__u32 agent; /* how many agents there have been */
-	__u64 table_key; /* of the hashes of the tables; drawn once and kept */
 };
-_Static_assert(sizeof(struct clock) == 32, "clock");
+_Static_assert(sizeof(struct clock) == 24, "clock");
 #define ALIVE_NANOS 3000000000ULL
 
 #endif

@@ -103,7 +103,7 @@ struct {
 /* How often each CPU did something so far. */
 struct turns {
 	__u64 nonces;
-	__u64 closing;
+	__u64 seat; /* the next of the table's entries to write to */
 };
 
 struct {

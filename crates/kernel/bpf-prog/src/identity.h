@@ -44,6 +44,12 @@ static __always_inline struct own *choose_own(struct pu *pu, const __u8 *key, st
 	return is_current(&pu->own[0], now) ? &pu->own[0] : 0;
 }
 
+static __always_inline void take_own(struct choice *choice, const struct own *own)
+{
+	copy((__u64 *)choice->token, words(own->token));
+	copy((__u64 *)choice->key, words(own->key));
+}
+
 /* True once per peer and key of ours: the engine shows it the newest token. */
 static __always_inline int renews(struct pu *pu, struct peer *peer)
 {

@@ -8,46 +8,56 @@
 
 #include "handshake.h"
 
-static __always_inline int is_proof(struct __sk_buff *skb, struct packet *p, struct answering *a,
-				    union tap *tap)
+static __always_inline int is_proof(struct __sk_buff *skb, struct packet *p, struct entry *e,
+				    struct punt_case *why, union tap *tap)
 {
-	return a->state == ANSWERING_SYN_ACK_SENT && may_be_proof(skb, p) &&
-	       read_tap(skb, p, tap, TAP_ACK) && same(tap->token, words(a->peer_token)) &&
+	struct answering *a = &e->answering;
+
+	return state_of(why->half_word) == STATE_SYN_ACK_SENT && may_be_proof(skb, p) &&
+	       read_tap(skb, p, tap, TAP_ACK) &&
+	       same(tap->token, words(e->connection.peer_token)) &&
 	       same(tap->nonce, words(a->peer_nonce)) && same(tap->echo, words(a->own_nonce)) &&
 	       has_mac(tap, a->initiator, words(a->own_token), words(a->own_nonce));
 }
 
 static __noinline enum answer admit(struct __sk_buff *skb, struct packet *p, struct pu *pu,
-				    struct answering *a, struct punt_case *why)
+				    struct entry *e, struct punt_case *why)
 {
-	struct flow_key *flow = &why->key->flow;
-	struct place place = { .slot = a->peer_slot, .generation = a->peer_generation };
+	struct flow_key *flow = why->key;
+	struct place place = {};
 	struct scratch *s = take_scratch();
-	struct connection *c;
+	struct entry *other;
 	struct moment now;
+	__u64 word;
 	union tap *tap;
 	enum edited edited;
+	__u32 rule;
 
-	if (!s)
-		return ask_answering(why, a);
+	if (!s || !e)
+		return ask_answering(why);
 	tap = &s->tap;
-	if (!(pu->flags & PU_FAST) || a->epoch != pu->epoch || !is_proof(skb, p, a, tap))
-		return ask_answering(why, a);
-	c = begin_connection(s, pu, &place, a->isn);
-	c->role = ROLE_RESPONDER;
-	c->flags = FLAG_CONFIRMED;
-	c->syn_ack = a->syn_ack;
-	copy((__u64 *)c->proof_mac, tap->mac);
-	copy((__u64 *)c->peer_token, tap->token);
-	if (*why->tag != why->tag_of)
+	if (!(pu->flags & PU_FAST) || e->connection.epoch != pu->epoch ||
+	    !is_proof(skb, p, e, why, tap))
+		return ask_answering(why);
+	place.slot = e->connection.peer_slot;
+	place.generation = e->connection.peer_generation;
+	rule = e->answering.rule;
+	begin_connection(&e->connection, pu, &place, e->isn);
+	e->connection.role = ROLE_RESPONDER;
+	e->connection.flags = FLAG_CONFIRMED;
+	e->connection.attested_family = 0;
+	copy((__u64 *)e->connection.proof_mac, tap->mac);
+	other = look_up(flow, why->hash, flow_tag(why->hash), &word);
+	if (other)
+		end_entry(why, pu, other, word);
+	/* Nobody else may stand at the tag that the entry is about to get, be it a tag that leads nowhere. */
+	retag(e->bucket, flow_tag(why->hash), ~0ULL, 0);
+	end_settled(why, pu);
+	if (!exchange(e, why->half_word, flow_tag(why->hash) | STATE_CONNECTION))
 		return ask(why, PUNT_MISS);
-	if (bpf_map_update_elem(&connections, flow, c, BPF_ANY)) {
-		ask_answering(why, a);
-		return ask(why, PUNT_TABLE_FULL);
-	}
+	retag(e->bucket, why->half_word & HASH, HASH, flow_tag(why->hash));
 	look_at_clock(&now, pu);
-	tell(flow, &now, DIRECTION_INGRESS, flow->local_port, &place, 0, a->rule);
-	forget(why->tag, why->tag_of);
+	tell(flow, &now, DIRECTION_INGRESS, flow->local_port, &place, 0, rule);
 	give_back(&now, pu->slot, ROLE_RESPONDER);
 	edited = strip(skb, p, tap);
 	/* The initiator repeats what is dropped here; the proof is a duplicate then. */
@@ -59,20 +69,24 @@ static __noinline enum answer admit(struct __sk_buff *skb, struct packet *p, str
 static __always_inline enum answer ingress_unconnected(struct __sk_buff *skb, struct packet *p,
 						       struct pu *pu, struct punt_case *why)
 {
-	struct answering *a;
-	struct opening *o;
+	struct entry *e;
+	__u32 state;
 
-	why->key->isn = p->seq - 1;
-	a = answering_of(why);
-	if (a)
-		return admit(skb, p, pu, a, why);
-	o = opening_of(why);
+	why->isn = p->seq - 1;
+	e = answering_of(why);
+	if (e)
+		return admit(skb, p, pu, e, why);
+	e = opening_of(why);
+	if (!e)
+		return ask(why, PUNT_MISS);
+	state = state_of(why->half_word);
 	/* Of an older connection that the peer still has: the unit's stack resets it, and nothing else. */
-	if (o && o->state == OPENING_SYN_SENT && is_exactly(skb, p, TCP_ACK) && !p->payload_len &&
-	    p->ack != o->isn + 1)
-		return pass(pu, COUNT_CHALLENGE);
-	if (o && o->state != OPENING_ELSEWHERE)
-		return ask_opening(why, o);
+	if (state == STATE_SYN_SENT && is_exactly(skb, p, TCP_ACK) && !p->payload_len &&
+	    p->ack != e->isn + 1)
+		return carries_other_options(skb, p) ? ask(why, PUNT_MALFORMED) :
+						       pass(pu, COUNT_CHALLENGE);
+	if (state != STATE_ELSEWHERE)
+		return ask_opening(why);
 	return ask(why, PUNT_MISS);
 }
 

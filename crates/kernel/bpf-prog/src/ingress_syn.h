@@ -22,7 +22,7 @@ static __always_inline enum answer stranger(struct packet *p, struct pu *pu, uni
 		return ask(why, PUNT_UNKNOWN);
 	place.slot = refusal->peer_slot;
 	place.generation = refusal->peer_generation;
-	return refuse(&why->key->flow, now, DIRECTION_INGRESS, p->dst_port, &place, refusal->reason,
+	return refuse(why->key, now, DIRECTION_INGRESS, p->dst_port, &place, refusal->reason,
 		      refusal->rule);
 }
 
@@ -40,33 +40,33 @@ static __always_inline struct pair *vouched(union tap *tap, struct own *own, str
 }
 
 static __always_inline enum answer again(struct __sk_buff *skb, struct packet *p, struct pu *pu,
-					 union tap *tap, struct answering *a, struct punt_case *why)
+					 union tap *tap, struct entry *e, struct punt_case *why)
 {
 	enum answer answer;
 
-	if (!same(words(a->peer_token), tap->token) || !same(words(a->peer_nonce), tap->nonce))
-		return ask_answering(why, a);
+	if (!same(words(e->connection.peer_token), tap->token) ||
+	    !same(words(e->answering.peer_nonce), tap->nonce))
+		return ask_answering(why);
 	answer = pass_bare(skb, p, pu, tap, COUNT_FAST_SYN_TO);
-	return answer == ASK ? ask_answering(why, a) : answer;
+	return answer == ASK ? ask_answering(why) : answer;
 }
 
 static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *p, struct pu *pu,
 					  struct punt_case *why)
 {
-	struct flow_key *flow = &why->key->flow;
 	struct scratch *s = take_scratch();
 	struct own *own = 0;
 	struct pair *pair = 0;
 	struct answering *a;
 	struct verdict *verdict;
-	struct opening *o;
+	struct entry *e;
 	struct peer *peer;
 	struct moment now;
 	union tap *tap;
 	enum answer answer;
-	__u32 holds;
+	__u32 holds, seat = 0, state;
 
-	why->key->isn = p->seq;
+	why->isn = p->seq;
 	if (!s || !(pu->flags & PU_FAST))
 		return ask(why, PUNT_SYN);
 	tap = &s->tap;
@@ -84,15 +84,19 @@ static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *
 	if (verdict->reason) {
 		struct place place = { .slot = peer->slot, .generation = peer->generation };
 
-		return refuse(flow, &now, DIRECTION_INGRESS, p->dst_port, &place, verdict->reason,
-			      verdict->rule);
+		return refuse(why->key, &now, DIRECTION_INGRESS, p->dst_port, &place,
+			      verdict->reason, verdict->rule);
 	}
-	o = opening_of(why);
-	if (o && o->state != OPENING_PROVING)
-		return o->state == OPENING_SYN_SENT ? ask_opening(why, o) : ask(why, PUNT_SYN);
-	a = answering_of(why);
-	if (a)
-		return again(skb, p, pu, tap, a, why);
+	if (opening_of(why)) {
+		state = state_of(why->half_word);
+		if (state == STATE_SYN_SENT)
+			return ask_opening(why);
+		if (state == STATE_ELSEWHERE)
+			return ask(why, PUNT_SYN);
+	}
+	e = answering_of(why);
+	if (e)
+		return again(skb, p, pu, tap, e, why);
 
 	if (tap->flags & TAP_MAC) {
 		/* Two tokens, unrolled: the one that the peer means says so by its MAC. */
@@ -115,24 +119,32 @@ static __noinline enum answer ingress_syn(struct __sk_buff *skb, struct packet *
 	if (own != &pu->own[0] && !now.away && renews(pu, peer))
 		return ask(why, PUNT_RENEWAL);
 
-	a = &s->answering;
 	if (!within_quota(&now, pu->slot, ROLE_RESPONDER, holds))
 		return ask(why, PUNT_TABLE_FULL);
-	a->isn = p->seq;
-	a->epoch = pu->epoch;
-	a->state = ANSWERING_SYN_RECEIVED;
+	e = new_entry(now.boot, &seat);
+	if (!e) {
+		give_back(&now, pu->slot, ROLE_RESPONDER);
+		return ask(why, PUNT_TABLE_FULL);
+	}
+	a = &e->answering;
+	e->key = *why->key;
+	e->bucket = why->hash & bucket_mask;
+	e->until = now.boot / 1000000000ULL + ANSWERING_LIFE;
+	e->isn = p->seq;
+	e->attached = 0;
+	e->connection.epoch = pu->epoch;
+	e->connection.syn_ack = 0;
+	e->connection.peer_slot = peer->slot;
+	e->connection.peer_generation = peer->generation;
+	copy((__u64 *)e->connection.peer_token, tap->token);
 	a->holds = holds;
 	a->rule = verdict->rule;
-	a->syn_ack = 0;
-	a->peer_slot = peer->slot;
-	a->peer_generation = peer->generation;
-	a->created = now.boot;
 	copy((__u64 *)a->own_token, words(own->token));
-	copy((__u64 *)a->peer_token, tap->token);
 	copy((__u64 *)a->peer_nonce, tap->nonce);
 	copy(a->initiator, pair->initiator);
 	copy(a->responder, pair->responder);
-	if (make_nonce((__u64 *)a->own_nonce) || !store_answering(why->key, why->hash, a)) {
+	make_nonce((__u64 *)a->own_nonce);
+	if (!publish(e, seat, answering_tag(why->hash, why->isn) | STATE_SYN_RECEIVED, now.boot)) {
 		give_back(&now, pu->slot, ROLE_RESPONDER);
 		return ask(why, PUNT_TABLE_FULL);
 	}

@@ -12,6 +12,9 @@
 
 #define PINNED __uint(pinning, LIBBPF_PIN_BY_NAME)
 
+/* Only arrays that can be mapped begin at a cache line. */
+#define ALIGNED __uint(map_flags, BPF_F_MMAPABLE)
+
 /* Interface index (or the edge key of the program) -> PU. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -27,10 +30,12 @@ struct {
 	__uint(max_entries, NEAR);
 	__type(key, __u32);
 	__type(value, struct pu);
+	ALIGNED;
 	PINNED;
 } near SEC(".maps");
 
-/* Never evicts: an entry leaves only through user space, FIN or RST. */
+/* What the programs' own table does not hold (table.h): connections of the engine's, and old ones. Never evicts: an
+ * entry leaves only through user space, FIN or RST. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);

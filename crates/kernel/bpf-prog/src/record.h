@@ -62,12 +62,17 @@ static __noinline int happened(struct scratch *s, struct moment *now, struct con
 	return 0;
 }
 
+static __always_inline __u32 slot_of(const struct flow_key *flow)
+{
+	return flow->unit & ((1U << SLOT_BITS) - 1);
+}
+
 static __always_inline struct event_key *name_event(struct scratch *s, struct flow_key *flow,
 						    __u32 direction, __be16 port)
 {
 	struct event_key *key = &s->event_key;
 
-	key->slot = flow->slot;
+	key->slot = slot_of(flow);
 	key->peer_slot = 0;
 	key->peer_generation = 0;
 	key->port = port;

@@ -7,15 +7,36 @@
 #define TRIREME_SCRATCH_H
 
 #include "tap.h"
+#include "time.h"
 
 #define CHUNK 512
 
+/* What the short way needs to know of a segment. */
+struct glance {
+	struct flow_key key;
+	__u32 ip_len;
+	__u32 payload_len;
+	__u32 seq;
+	__u32 ack;
+	__u32 fin;
+	__u32 pad;
+};
+
+/* Which token and keys a SYN is made with. */
+struct choice {
+	__u8 token[16];
+	__u8 key[16];
+	__u64 mac_key[2];
+	__u32 has_mac;
+	__u32 holds;
+};
+
 struct scratch {
+	struct glance glance;
 	struct packet packet;
-	struct answering_key key;
-	struct opening opening;
-	struct answering answering;
-	struct connection connection;
+	struct flow_key key;
+	struct moment now;
+	struct choice choice;
 	union tap tap;
 	union tap proof;
 	struct event nothing; /* never written: zeros */

@@ -6,10 +6,23 @@
  *
  * No GPL-only helper is used: the licence string below is the whole truth.
  */
-#include "flow.h"
-#include "owner.h"
+#include "orders.h"
+#include "short.h"
 
 char _license[] SEC("license") = "Apache-2.0";
+
+/* Functions of their own: what is not called takes no stack from what is. */
+static __noinline int punt_from_pu(struct __sk_buff *skb, struct packet *p, struct pu *pu,
+				   struct punt_case *why)
+{
+	return punt(skb, p, pu, HOOK_FROM_PU, why);
+}
+
+static __noinline int punt_to_pu(struct __sk_buff *skb, struct packet *p, struct pu *pu,
+				 struct punt_case *why)
+{
+	return punt(skb, p, pu, HOOK_TO_PU, why);
+}
 
 static __always_inline int edge(struct __sk_buff *skb, const __u32 hook)
 {
@@ -28,7 +41,6 @@ static __always_inline int edge(struct __sk_buff *skb, const __u32 hook)
 	if (pu->mode == MODE_OFF)
 		return PASS;
 	why.key = &s->key;
-	why.key->isn = 0;
 	p = &s->packet;
 	p->family = 0;
 	p->flags = 0;
@@ -74,19 +86,29 @@ static __always_inline int edge(struct __sk_buff *skb, const __u32 hook)
 	case KIND_TRUNCATED:
 		return drop(pu->slot, COUNT_TRUNCATED);
 	}
-	return punt(skb, p, pu, hook, &why);
+	return hook == HOOK_FROM_PU ? punt_from_pu(skb, p, pu, &why) : punt_to_pu(skb, p, pu, &why);
+}
+
+static __noinline int long_way_from_pu(struct __sk_buff *skb)
+{
+	return edge(skb, HOOK_FROM_PU);
+}
+
+static __noinline int long_way_to_pu(struct __sk_buff *skb)
+{
+	return edge(skb, HOOK_TO_PU);
 }
 
 SEC("classifier")
 int from_pu(struct __sk_buff *skb)
 {
-	return edge(skb, HOOK_FROM_PU);
+	return goes_on(skb, HOOK_FROM_PU) ? PASS : long_way_from_pu(skb);
 }
 
 SEC("classifier")
 int to_pu(struct __sk_buff *skb)
 {
-	return edge(skb, HOOK_TO_PU);
+	return goes_on(skb, HOOK_TO_PU) ? PASS : long_way_to_pu(skb);
 }
 
 /* Frames of the agent only: checks the secret, takes the trailer off, hands

@@ -59,39 +59,60 @@ static __always_inline int within_limit(__u32 slot, __u32 kind, void *ring)
 /* Why a packet goes to user space, and what the tables knew about it. */
 struct punt_case {
 	struct connection *connection;
-	struct opening *opening; /* handed over: the entry leaves its table */
-	struct answering *answering;
-	__u64 *tag; /* where the tag stands of what was found last, and that tag */
-	__u64 tag_of;
-	__u64 hash; /* of the flow; set where the table is asked */
+	struct entry *home; /* in which it lies; none: in the map */
+	struct entry *half; /* the handshake that was found last, handed over if a flag says so */
+	__u64 home_word; /* their words then */
+	__u64 half_word;
+	__u64 hash; /* of the flow */
+	struct flow_key *key; /* in the scratch */
+	__u32 isn;
 	__u32 reason;
 	__u32 flags;
-	struct answering_key *key; /* in the scratch */
 };
 
-/* Once per packet, where the table is asked at all. */
-static __always_inline void hash_flow(struct punt_case *why, struct pu *pu)
+/* The initiator's handshake of the flow. */
+static __always_inline struct entry *opening_of(struct punt_case *why)
 {
-	if (!why->hash)
-		why->hash = hash_of(&why->key->flow, pu);
+	struct entry *e = look_up(why->key, why->hash, flow_tag(why->hash), &why->half_word);
+	__u32 state;
+
+	why->half = e;
+	if (!e)
+		return 0;
+	state = state_of(why->half_word);
+	if (state == STATE_SYN_SENT || state == STATE_ELSEWHERE)
+		return e;
+	if (state < STATE_CONNECTION || e->connection.role != ROLE_INITIATOR ||
+	    e->connection.flags & FLAG_CONFIRMED || e->attached == HANDED_OVER)
+		return 0;
+	return e;
 }
 
-static __always_inline struct opening *opening_of(struct punt_case *why)
+/* The responder's that began with the sequence number in `why`. */
+static __always_inline struct entry *answering_of(struct punt_case *why)
 {
-	struct handshake *h;
+	struct entry *e = look_up(why->key, why->hash, answering_tag(why->hash, why->isn), &why->half_word);
 
-	why->tag_of = opening_tag(why->hash);
-	h = find_handshake(why->key, why->hash, why->tag_of, &why->tag);
-	return h ? &h->opening : 0;
+	why->half = e;
+	return e && e->isn == why->isn ? e : 0;
 }
 
-static __always_inline struct answering *answering_of(struct punt_case *why)
+/* The connection of the flow, in the table or in the map. */
+static __always_inline struct connection *find_connection(struct punt_case *why)
 {
-	struct handshake *h;
+	struct entry *e = look_up(why->key, why->hash, flow_tag(why->hash), &why->home_word);
+	__u32 state = e ? state_of(why->home_word) : STATE_FREE;
 
-	why->tag_of = answering_tag(why->hash, why->key->isn);
-	h = find_handshake(why->key, why->hash, why->tag_of, &why->tag);
-	return h && h->key.isn == why->key->isn ? &h->answering : 0;
+	if (!e || state < STATE_CONNECTION) {
+		why->home = 0;
+		why->connection = bpf_map_lookup_elem(&connections, why->key);
+		return why->connection;
+	}
+	if (state != STATE_CONNECTION)
+		why->flags |= PUNT_CLOSING;
+	why->home = e;
+	why->connection = &e->connection;
+	return &e->connection;
 }
 
 /* Read behind the reservation, with a full barrier: user space first says that
@@ -107,7 +128,7 @@ static __always_inline __u64 wakeup(void)
 
 /* One constant-size reservation; falls through to the next class if the
  * packet is longer. */
-#define PUNT_CLASS(ring, size, now)                                                 \
+#define PUNT_CLASS(ring, size)                                                      \
 	if (len <= (size)) {                                                        \
 		record = bpf_ringbuf_reserve(ring, sizeof(struct punt) + (size), 0); \
 		if (!record)                                                        \
@@ -120,10 +141,7 @@ static __always_inline __u64 wakeup(void)
 			return drop(pu->slot, COUNT_TRUNCATED);                     \
 		}                                                                   \
 		bpf_ringbuf_submit(record, wakeup());                               \
-		count(pu->slot, hook == HOOK_FROM_PU ? COUNT_PUNTED_FROM :          \
-						       COUNT_PUNTED_TO);            \
-		hand_over(p, pu, hook, why, now);                                   \
-		return consume();                                                   \
+		goto told;                                                          \
 	}
 
 static __always_inline void fill(struct punt *record, struct __sk_buff *skb, struct pu *pu,
@@ -143,37 +161,91 @@ static __always_inline void fill(struct punt *record, struct __sk_buff *skb, str
 		record->flags |= PUNT_HAS_CONNECTION;
 		record->connection = *why->connection;
 	}
-	if (why->flags & PUNT_HAS_OPENING && why->opening)
-		record->opening = *why->opening;
-	else if (why->flags & PUNT_HAS_ANSWERING && why->answering)
-		record->answering = *why->answering;
+	if (why->flags & (PUNT_HAS_OPENING | PUNT_HAS_ANSWERING) && why->half) {
+		struct entry *e = why->half;
+		struct half_open *half = &record->half_open;
+
+		half->isn = e->isn;
+		half->epoch = state_of(why->half_word) < STATE_CONNECTION ? e->connection.epoch :
+									    e->attached;
+		half->syn_ack = e->connection.syn_ack;
+		half->state = state_of(why->half_word);
+		if (half->state > STATE_CONNECTION)
+			half->state = STATE_CONNECTION;
+		__builtin_memcpy(half->peer_token, e->connection.peer_token, 16);
+		half->opening = e->opening;
+	}
 }
 
-/* From here on the engine owns the handshake: what was handed over is
- * forgotten, and repetitions of a SYN of the unit's follow it, as many as the unit
- * may have under way: what is refused again and again must not fill the table. */
-static __always_inline void hand_over(struct packet *p, struct pu *pu, __u32 hook,
-				      struct punt_case *why, struct moment *now)
+/* Repetitions of a SYN of the unit's follow the first to the engine, as many as the
+ * unit may have under way: what is refused again and again must not fill the table. */
+static __always_inline void follow_elsewhere(struct packet *p, struct pu *pu, struct punt_case *why,
+					     struct moment *now)
 {
-	if (why->flags & (PUNT_HAS_OPENING | PUNT_HAS_ANSWERING) && why->tag)
-		forget(why->tag, why->tag_of);
-	/* Whatever becomes of it. */
-	if (hook == HOOK_FROM_PU && p->flags & TCP_SYN && why->flags & PUNT_CLOSING)
-		forget_closing(&why->key->flow, why->hash);
-	if (hook == HOOK_FROM_PU && (p->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN &&
-	    pu->flags & PU_FAST && within_quota(now, pu->slot, ROLE_INITIATOR, 0)) {
-		struct scratch *s = take_scratch();
+	__u64 word = flow_tag(why->hash) | STATE_ELSEWHERE;
+	struct entry *e = look_up(why->key, why->hash, flow_tag(why->hash), &why->half_word);
+	__u32 seat = 0, found = 0;
 
-		if (!s)
-			return;
-		__builtin_memset(&s->opening, 0, sizeof(s->opening));
-		s->opening.isn = p->seq;
-		s->opening.epoch = pu->epoch;
-		s->opening.state = OPENING_ELSEWHERE;
-		s->opening.attached = now->agent;
-		s->opening.created = now->boot;
-		store_opening(why->key, why->hash, &s->opening);
+	if (e && exchange(e, why->half_word, STATE_BUSY))
+		found = 1;
+	else
+		e = new_entry(now->boot, &seat);
+	if (!e)
+		return;
+	e->key = *why->key;
+	e->bucket = why->hash & bucket_mask;
+	e->isn = p->seq;
+	e->connection.epoch = pu->epoch;
+	e->attached = now->agent;
+	e->until = now->boot / 1000000000ULL + OPENING_LIFE;
+	if (found)
+		publish_again(e, word);
+	else
+		publish(e, seat, word, now->boot);
+}
+
+/* The connection goes to the map, unless user space has said already what becomes of it. */
+static __always_inline void yield(struct punt_case *why, struct entry *home)
+{
+	struct bucket *b = bucket_of(why->hash & bucket_mask);
+
+	if (!b || !exchange(home, why->home_word, STATE_BUSY))
+		return;
+	b->settled = 1;
+	if (bpf_map_update_elem(&connections, why->key, &home->connection, BPF_NOEXIST) &&
+	    !bpf_map_lookup_elem(&connections, why->key)) {
+		/* No room: it stays where it is. */
+		__sync_lock_test_and_set(&home->word, why->home_word);
+		return;
 	}
+	vacate(home, why->home_word);
+}
+
+/* From here on the engine owns the handshake that it is told of. A connection stays where it
+ * is until user space says what becomes of it, but for one that the unit's new SYN displaces. */
+static __noinline int hand_over(struct packet *p, struct pu *pu, __u32 hook, struct punt_case *why,
+				struct moment *now)
+{
+	struct entry *home = why->home, *half = why->half;
+
+	if (half && why->flags & (PUNT_HAS_OPENING | PUNT_HAS_ANSWERING)) {
+		if (state_of(why->half_word) >= STATE_CONNECTION)
+			half->attached = HANDED_OVER;
+		else
+			forget(half, why->half_word);
+	}
+	if (hook != HOOK_FROM_PU || !(p->flags & TCP_SYN))
+		return 0;
+	/* Whatever becomes of it. */
+	if (home && why->flags & PUNT_CLOSING)
+		forget(home, why->home_word);
+	if (p->flags & TCP_ACK || !(pu->flags & PU_FAST) || !why->hash ||
+	    !within_quota(now, pu->slot, ROLE_INITIATOR, 0))
+		return 0;
+	if (home && !(why->flags & PUNT_CLOSING))
+		yield(why, home);
+	follow_elsewhere(p, pu, why, now);
+	return 0;
 }
 
 /* What towards the unit looks like a message of an enforcer. */
@@ -222,18 +294,20 @@ static __always_inline int within_source_limit(struct packet *p)
 }
 
 static __always_inline int punt_unknown(struct __sk_buff *skb, struct packet *p, struct pu *pu,
-					const __u32 hook, struct punt_case *why, __u32 len,
-					struct moment *now)
+					const __u32 hook, struct punt_case *why, __u32 len)
 {
 	struct punt *record;
 	__u64 bound;
 
 	if (!within_source_limit(p) || !within_limit(pu->slot, LIMIT_UNKNOWN, &ring_unknown))
 		return drop(pu->slot, COUNT_UNKNOWN_LIMITED);
-	PUNT_CLASS(&ring_unknown, 128, now)
-	PUNT_CLASS(&ring_unknown, 640, now)
-	PUNT_CLASS(&ring_unknown, 1536, now)
+	PUNT_CLASS(&ring_unknown, 128)
+	PUNT_CLASS(&ring_unknown, 640)
+	PUNT_CLASS(&ring_unknown, 1536)
 	return drop(pu->slot, COUNT_OVERSIZE);
+told:
+	count(pu->slot, COUNT_PUNTED_TO);
+	return consume();
 }
 
 /* Numbers from memory are one state to the verifier, whatever way led here. */
@@ -267,17 +341,21 @@ static __always_inline int punt(struct __sk_buff *skb, struct packet *p, struct 
 	if (len == 0 || len > 65536)
 		return drop(pu->slot, COUNT_OVERSIZE);
 	if (hook == HOOK_TO_PU && why->reason == PUNT_UNKNOWN)
-		return punt_unknown(skb, p, pu, hook, why, len, &now);
+		return punt_unknown(skb, p, pu, hook, why, len);
 	if (why->reason == PUNT_ICMP_ERROR)
 		limit = LIMIT_ICMP;
 	if (!within_limit(pu->slot, limit, ring))
 		return drop(pu->slot, COUNT_RATE_LIMITED);
-	PUNT_CLASS(ring, 128, &now)
-	PUNT_CLASS(ring, 640, &now)
-	PUNT_CLASS(ring, 1536, &now)
-	PUNT_CLASS(ring, 16384, &now)
-	PUNT_CLASS(ring, 65536, &now)
+	PUNT_CLASS(ring, 128)
+	PUNT_CLASS(ring, 640)
+	PUNT_CLASS(ring, 1536)
+	PUNT_CLASS(ring, 16384)
+	PUNT_CLASS(ring, 65536)
 	return drop(pu->slot, COUNT_OVERSIZE);
+told:
+	count(pu->slot, hook == HOOK_FROM_PU ? COUNT_PUNTED_FROM : COUNT_PUNTED_TO);
+	hand_over(p, pu, hook, why, &now);
+	return consume();
 }
 
 #endif

@@ -63,8 +63,8 @@ pub struct Sizes {
     pub destinations: u32,
     /// Refused initiators, least recently used out; default 16,384.
     pub refusals: u32,
-    /// Unfinished handshakes of known identities, rounded up to four times a power of two; half as many closing
-    /// connections are remembered, an equal share for each CPU; default 32,768.
+    /// Entries of the programs' own table, rounded up to a power of two: unfinished handshakes of known identities,
+    /// connections that are young or closing; default 32,768.
     pub handshakes: u32,
     /// Different flow events in a second; default 16,384.
     pub events: u32,

@@ -3,10 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use trireme_bpf_abi as abi;
-use trireme_bpf_abi::connection_flag;
+use trireme_bpf_abi::{SLOT_BITS, connection_flag};
 
 use crate::Slot;
 use crate::identity::{mapped, unmapped};
+
+/// IP protocol of the connections.
+const TCP: u32 = 6;
 
 /// A connection as the PU sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,7 +90,7 @@ pub struct Activity {
 impl FlowKey {
     pub(crate) fn to_abi(self) -> abi::FlowKey {
         abi::FlowKey {
-            slot: self.slot.0,
+            unit: unit_of(self.slot),
             local_port: self.local.1.to_be_bytes(),
             remote_port: self.remote.1.to_be_bytes(),
             local: mapped(self.local.0),
@@ -97,11 +100,16 @@ impl FlowKey {
 
     pub(crate) fn from_abi(key: &abi::FlowKey) -> Self {
         Self {
-            slot: Slot(key.slot),
+            slot: Slot(key.unit & ((1 << SLOT_BITS) - 1)),
             local: (unmapped(key.local), u16::from_be_bytes(key.local_port)),
             remote: (unmapped(key.remote), u16::from_be_bytes(key.remote_port)),
         }
     }
+}
+
+/// A unit's part of the keys of its connections.
+pub(crate) const fn unit_of(slot: Slot) -> u32 {
+    slot.0 | TCP << SLOT_BITS
 }
 
 impl Connection {

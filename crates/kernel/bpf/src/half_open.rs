@@ -3,7 +3,7 @@
 use std::fmt;
 
 use trireme_bpf_abi as abi;
-use trireme_bpf_abi::{answering_state, opening_state, punt_flag};
+use trireme_bpf_abi::{entry_state, punt_flag};
 use zerocopy::{FromBytes as _, IntoBytes as _};
 
 /// A handshake that the programs cannot go on with; they have forgotten it.
@@ -64,13 +64,12 @@ pub struct AnsweringState {
 
 impl HalfOpen {
     /// Reads what a punt record carries.
-    pub(crate) fn from_abi(flags: u8, half_open: &abi::Opening) -> Option<Self> {
+    pub(crate) fn from_abi(flags: u8, half_open: &abi::HalfOpen) -> Option<Self> {
         if flags & punt_flag::HAS_OPENING != 0 {
             return OpeningState::from_abi(half_open).map(Self::Opening);
         }
         if flags & punt_flag::HAS_ANSWERING != 0 {
-            let (answering, _) = abi::Answering::read_from_prefix(half_open.as_bytes()).ok()?;
-            return Some(Self::Answering(AnsweringState::from_abi(&answering)));
+            return AnsweringState::from_abi(half_open).map(Self::Answering);
         }
         None
     }
@@ -83,24 +82,25 @@ impl OpeningState {
     }
 
     /// None for a handshake that was the engine's all along.
-    fn from_abi(opening: &abi::Opening) -> Option<Self> {
-        let peer = match opening.state {
-            opening_state::SYN_SENT => None,
-            opening_state::PROVING => {
-                Some(PartyState { token: opening.peer_token, nonce: opening.peer_nonce })
+    fn from_abi(half_open: &abi::HalfOpen) -> Option<Self> {
+        let opening = &half_open.half;
+        let peer = match half_open.state {
+            entry_state::SYN_SENT => None,
+            entry_state::CONNECTION => {
+                Some(PartyState { token: half_open.peer_token, nonce: opening.peer_nonce })
             }
             _ => return None,
         };
         Some(Self {
-            isn: opening.isn,
-            epoch: opening.epoch,
+            isn: half_open.isn,
+            epoch: half_open.epoch,
             syns: opening.syns,
             hop_limit: opening.hop_limit,
             traffic_class: opening.traffic_class,
             own: PartyState { token: opening.own_token, nonce: opening.own_nonce },
             peer,
             tcp: opening.tcp,
-            tcp_len: usize::try_from(opening.tcp_len).ok()?.min(opening.tcp.len()),
+            tcp_len: usize::from(opening.tcp_len).min(opening.tcp.len()),
         })
     }
 }
@@ -118,16 +118,17 @@ impl fmt::Debug for OpeningState {
 }
 
 impl AnsweringState {
-    fn from_abi(answering: &abi::Answering) -> Self {
-        let left = answering.state == answering_state::SYN_ACK_SENT;
-        Self {
-            isn: answering.isn,
-            epoch: answering.epoch,
+    fn from_abi(half_open: &abi::HalfOpen) -> Option<Self> {
+        let (answering, _) = abi::Answering::read_from_prefix(half_open.half.as_bytes()).ok()?;
+        let left = half_open.state == entry_state::SYN_ACK_SENT;
+        Some(Self {
+            isn: half_open.isn,
+            epoch: half_open.epoch,
             holds: answering.holds != 0,
-            syn_ack: left.then_some(answering.syn_ack),
+            syn_ack: left.then_some(half_open.syn_ack),
             own: PartyState { token: answering.own_token, nonce: answering.own_nonce },
-            peer: PartyState { token: answering.peer_token, nonce: answering.peer_nonce },
-        }
+            peer: PartyState { token: half_open.peer_token, nonce: answering.peer_nonce },
+        })
     }
 }
 
@@ -137,54 +138,45 @@ mod tests {
 
     use super::*;
 
+    fn opening(state: u8, opening: abi::Opening) -> Option<HalfOpen> {
+        let entry =
+            abi::HalfOpen { isn: 7, state, peer_token: [2; 16], half: opening, ..abi::HalfOpen::default() };
+        HalfOpen::from_abi(punt_flag::HAS_OPENING, &entry)
+    }
+
     #[test]
     fn opening_is_read_with_its_header_and_its_peer_only_when_proving() {
-        let mut entry = abi::Opening {
-            isn: 7,
-            tcp_len: 24,
-            own_token: [1; 16],
-            peer_token: [2; 16],
-            ..Default::default()
-        };
-        entry.tcp = [9; 60];
+        let entry = abi::Opening { tcp: [9; 60], tcp_len: 24, own_token: [1; 16], ..abi::Opening::default() };
 
-        let Some(HalfOpen::Opening(sent)) = HalfOpen::from_abi(punt_flag::HAS_OPENING, &entry) else {
-            unreachable!()
-        };
+        let Some(HalfOpen::Opening(sent)) = opening(entry_state::SYN_SENT, entry) else { unreachable!() };
         assert_eq!((sent.isn, sent.tcp().len(), sent.own.token, sent.peer), (7, 24, [1; 16], None));
 
-        entry.state = opening_state::PROVING;
-        let Some(HalfOpen::Opening(proving)) = HalfOpen::from_abi(punt_flag::HAS_OPENING, &entry) else {
+        let Some(HalfOpen::Opening(proving)) = opening(entry_state::CONNECTION, entry) else {
             unreachable!()
         };
         assert_eq!(proving.peer.unwrap().token, [2; 16]);
-        entry.state = opening_state::ELSEWHERE;
-        assert_eq!(HalfOpen::from_abi(punt_flag::HAS_OPENING, &entry), None);
-        assert_eq!(HalfOpen::from_abi(0, &entry), None);
+        assert_eq!(opening(entry_state::ELSEWHERE, entry), None);
+        assert_eq!(HalfOpen::from_abi(0, &abi::HalfOpen::default()), None);
     }
 
     #[test]
     fn header_longer_than_any_is_cut() {
-        let entry = abi::Opening { tcp_len: u32::MAX, ..Default::default() };
+        let entry = abi::Opening { tcp_len: u8::MAX, ..abi::Opening::default() };
 
-        let Some(HalfOpen::Opening(opening)) = HalfOpen::from_abi(punt_flag::HAS_OPENING, &entry) else {
-            unreachable!()
-        };
+        let Some(HalfOpen::Opening(opening)) = opening(entry_state::SYN_SENT, entry) else { unreachable!() };
         assert_eq!(opening.tcp().len(), 60);
     }
 
     #[test]
     fn answering_is_read_from_the_same_place() {
-        let answering = abi::Answering {
+        let answering = abi::Answering { holds: 1, peer_nonce: [4; 16], ..abi::Answering::default() };
+        let mut record = abi::HalfOpen {
             isn: 3,
-            state: answering_state::SYN_ACK_SENT,
-            holds: 1,
+            state: entry_state::SYN_ACK_SENT,
             syn_ack: 8,
-            peer_nonce: [4; 16],
-            ..Default::default()
+            ..abi::HalfOpen::default()
         };
-        let mut record = abi::Opening::default();
-        let bytes = record.as_mut_bytes();
+        let bytes = record.half.as_mut_bytes();
         bytes.get_mut(..answering.as_bytes().len()).unwrap().copy_from_slice(answering.as_bytes());
 
         let Some(HalfOpen::Answering(state)) = HalfOpen::from_abi(punt_flag::HAS_ANSWERING, &record) else {

@@ -18,8 +18,8 @@ const CHUNK: u32 = 1024;
 
 /// All maps that user space works on.
 pub(crate) struct Maps {
-    pub(crate) pus: Map<abi::Pu, 4, 112>,
-    pub(crate) near: Places<abi::Pu, 112>,
+    pub(crate) pus: Map<abi::Pu, 4, 128>,
+    pub(crate) near: Places<abi::Pu, 128>,
     pub(crate) edges: Map<abi::EdgeRecord, 4, 256>,
     pub(crate) limits: Places<abi::Limit, 24>,
     pub(crate) quotas: Places<abi::Quota, 32>,
@@ -34,7 +34,7 @@ pub(crate) struct Maps {
     pub(crate) reasons: Map<u64, 8, 8>,
     pub(crate) counters: CounterMap,
     control: Array<MapData, u64>,
-    clock: Array<MapData, [u8; 32]>,
+    clock: Array<MapData, [u8; 24]>,
     pub(crate) ring_from: RingBuf<MapData>,
     pub(crate) ring_to: RingBuf<MapData>,
     pub(crate) ring_unknown: RingBuf<MapData>,
@@ -164,8 +164,7 @@ impl Maps {
 
     /// Tells the programs the time.
     pub(crate) fn set_clock(&mut self, clock: abi::Clock) -> Result<(), PlaneError> {
-        let table_key = if clock.table_key == 0 { draw("clock")? } else { clock.table_key };
-        let bytes: [u8; 32] = transmute!(abi::Clock { table_key, ..clock });
+        let bytes: [u8; 24] = transmute!(clock);
         self.clock.set(0, bytes, 0).map_err(|error| failed("clock", error))
     }
 }

@@ -1,6 +1,6 @@
 //! Taking over the pins of another version of the layouts.
 //!
-//! Those of version 1 are read: edges, states and connections are copied and every link gets the new program. Of an
+//! Those of versions 1 and 2 are read: edges, states and connections are copied and every link gets the new program. Of an
 //! unknown version nothing can be read: its links get a program that drops everything until their PUs are attached
 //! again; its filters stay, which let nothing new pass without an agent. At no moment is a hook without a program.
 
@@ -10,17 +10,19 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Map as AyaMap, MapData, MapType};
-use trireme_bpf_abi::{ABI_VERSION, Connection, EdgeRecord, Pu};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use trireme_bpf_abi::{ABI_VERSION, Connection};
 
 use crate::error::Cause;
-use crate::maps::{Map, Maps, Named};
+use crate::maps::{Map, Maps};
 use crate::object::{self, Constants};
 use crate::pins::Pins;
-use crate::shape::{self, Shape};
+use crate::shape;
 use crate::time::monotonic_nanos;
 use crate::{OpenError, PlaneConfig, PlaneError, sys};
+
+mod layouts;
+
+use layouts::Tables;
 
 /// Key of no PU: a program that looks for it drops everything.
 const NOBODY: u32 = u32::MAX;
@@ -30,41 +32,6 @@ const CLOSED: &str = "closed-";
 
 /// A closing connection without a packet for this long is over.
 const CLOSING_NANOS: u64 = 60_000_000_000;
-
-const V1: [Shape; 4] = [
-    Shape { name: "pus", kind: MapType::Hash, key: 4, value: 16 },
-    Shape { name: "edges", kind: MapType::Hash, key: 4, value: 256 },
-    Shape { name: "connections", kind: MapType::Hash, key: 40, value: 120 },
-    Shape { name: "closing", kind: MapType::LruHash, key: 40, value: 120 },
-];
-
-/// State of a PU in version 1.
-#[repr(C)]
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
-struct PuV1 {
-    slot: u32,
-    epoch: u32,
-    mode: u8,
-    other: u8,
-    pad: [u8; 2],
-    ifindex: u32,
-}
-
-/// A connection in version 1: the same without two words behind the first 32 bytes.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
-struct ConnectionV1 {
-    head: [u8; 32],
-    tail: [u8; 88],
-}
-
-/// Tables of version 1.
-struct Tables {
-    pus: Map<PuV1, 4, 16>,
-    edges: Map<EdgeRecord, 4, 256>,
-    connections: Map<ConnectionV1, 40, 120>,
-    closing: Map<ConnectionV1, 40, 120>,
-}
 
 /// Pins of another version.
 pub(crate) struct Predecessor {
@@ -83,10 +50,11 @@ impl Predecessor {
 
     fn open(version: u32, directory: &Path) -> Result<Self, OpenError> {
         let failed = |source: Cause| other_abi(directory, version, source);
-        let readable = version == 1 && V1.iter().all(|shape| directory.join(shape.name).exists());
-        let tables = if readable {
-            shape::check(directory, &V1)?;
-            Some(Tables::open(directory).map_err(failed)?)
+        let shapes = layouts::shapes(version)
+            .filter(|shapes| shapes.iter().all(|shape| directory.join(shape.name).exists()));
+        let tables = if let Some(shapes) = shapes {
+            shape::check(directory, shapes)?;
+            Some(Tables::open(version, directory).map_err(failed)?)
         } else {
             None
         };
@@ -106,11 +74,14 @@ impl Predecessor {
         let failed = |source: Cause| other_abi(&self.directory, self.version, source);
         let Some(tables) = &self.tables else { return Ok(()) };
         tables.copy_connections(maps)?;
-        for (key, pu) in tables.pus.entries()? {
-            maps.write_pu(u32::from_ne_bytes(key), &pu.to_new())?;
+        if self.version == 2 {
+            layouts::copy_knowledge(&self.directory, maps)?;
+        }
+        for (key, pu) in tables.pus()? {
+            maps.write_pu(key, &pu)?;
         }
         // Last: who has a record has everything else.
-        for (key, record) in tables.edges.entries()? {
+        for (key, record) in tables.edges()? {
             maps.edges.insert(&key, &record)?;
         }
         for (name, pin) in self.links.iter().filter(|(name, _)| tables.knows(name)) {
@@ -179,25 +150,6 @@ pub(crate) fn has_closed(pins: &Pins) -> bool {
 }
 
 impl Tables {
-    fn open(directory: &Path) -> Result<Self, Cause> {
-        let pinned = |name: &'static str| -> Result<Named, Cause> {
-            let map = AyaMap::from_map_data(MapData::from_pin(directory.join(name))?)?;
-            Ok(Named { name, map })
-        };
-        Ok(Self {
-            pus: pinned("pus")?.table()?,
-            edges: pinned("edges")?.table()?,
-            connections: pinned("connections")?.table()?,
-            closing: pinned("closing")?.table()?,
-        })
-    }
-
-    /// True if the link's PU is recorded.
-    fn knows(&self, link: &str) -> bool {
-        let slot = link.split('-').next().and_then(|slot| slot.parse::<u32>().ok());
-        slot.is_some_and(|slot| self.edges.get(&slot.to_ne_bytes()).is_ok_and(|record| record.is_some()))
-    }
-
     /// Copies the connections of PUs that have no record in the new maps yet: those of the others were copied by a
     /// take-over that was interrupted, and may have ended since.
     ///
@@ -206,11 +158,11 @@ impl Tables {
         let done: HashSet<[u8; 4]> = maps.edges.entries()?.into_iter().map(|(key, _)| key).collect();
         let oldest = monotonic_nanos().saturating_sub(CLOSING_NANOS);
         let mut lost = 0_usize;
-        let mut copy = |key: &[u8; 40], new: Connection| {
-            if key.first_chunk().is_some_and(|slot| done.contains(slot)) {
+        let mut copy = |slot: [u8; 4], key: &[u8; 40], new: &Connection| {
+            if done.contains(&slot) {
                 return Ok(());
             }
-            match maps.connections.insert_new(key, &new) {
+            match maps.connections.insert_new(key, new) {
                 Err(PlaneError::Full { .. }) => {
                     lost += 1;
                     Ok(())
@@ -218,11 +170,14 @@ impl Tables {
                 result => result.map(drop),
             }
         };
-        self.connections.each(|key, old| copy(key, old.to_new()))?;
-        self.closing.each(|key, old| {
-            let new = old.to_new();
-            if new.last_seen < oldest { Ok(()) } else { copy(key, new) }
-        })?;
+        self.connections.each(&mut copy)?;
+        if let Some(closing) = &self.closing {
+            closing.each(
+                |slot, key, new| {
+                    if new.last_seen < oldest { Ok(()) } else { copy(slot, key, new) }
+                },
+            )?;
+        }
         if lost > 0 {
             tracing::warn!(lost, "connections of another version found no room: raise the size of the table");
         }
@@ -232,8 +187,8 @@ impl Tables {
     /// Copies flags that the old programs set behind the first copy.
     fn copy_notes(&self, maps: &mut Maps) -> Result<(), PlaneError> {
         let connections = &mut maps.connections;
-        for table in [&self.connections, &self.closing] {
-            table.each(|key, old| merge(connections, key, &old.to_new()))?;
+        for table in [Some(&self.connections), self.closing.as_ref()].into_iter().flatten() {
+            table.each(|_, key, old| merge(connections, key, old))?;
         }
         Ok(())
     }
@@ -250,25 +205,6 @@ fn merge(
     }
     let fin_to = if new.fin_to == 0 { old.fin_to } else { new.fin_to };
     connections.insert(key, &Connection { flags: new.flags | old.flags, fin_to, ..new })
-}
-
-impl PuV1 {
-    fn to_new(self) -> Pu {
-        let Self { slot, epoch, mode, other, ifindex, .. } = self;
-        Pu { slot, epoch, mode, other, ifindex, ..Pu::default() }
-    }
-}
-
-impl ConnectionV1 {
-    fn to_new(self) -> Connection {
-        let mut bytes = [0; 128];
-        let (head, rest) = bytes.split_at_mut(32);
-        head.copy_from_slice(&self.head);
-        for (to, from) in rest.iter_mut().skip(8).zip(self.tail) {
-            *to = from;
-        }
-        zerocopy::transmute!(bytes)
-    }
 }
 
 /// Pins of links by their names; refuses what is no link.

@@ -10,7 +10,7 @@ use aya::maps::{MapError, MapInfo};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use rustix::io::Errno;
-use trireme_bpf_abi::{BUCKET_WAYS, CLOSING_WAYS, LIMIT_WINDOW_NANOS};
+use trireme_bpf_abi::LIMIT_WINDOW_NANOS;
 use zerocopy::IntoBytes as _;
 
 use crate::error::Cause;
@@ -54,10 +54,10 @@ pub(crate) fn load(pins: &Pins, config: &PlaneConfig, constants: Constants) -> R
     loader.override_global("inject_secret", &constants.secret, true);
     loader.override_global("nonce_key", &nonce_key, true);
     loader.override_global("source_limit", &source_limit, true);
-    let bucket_mask = size_of("tags", &sizes).unwrap_or(1).saturating_sub(1);
-    let closing_share = size_of("closing", &sizes).unwrap_or(0) / cpus();
+    let mask = |map| size_of(map, &sizes).unwrap_or(1).saturating_sub(1);
+    let (bucket_mask, seat_mask) = (mask("buckets"), mask("entries"));
     loader.override_global("bucket_mask", &bucket_mask, true);
-    loader.override_global("closing_share", &closing_share, true);
+    loader.override_global("seat_mask", &seat_mask, true);
     Ok(loader.load(&OBJECT.0)?)
 }
 
@@ -124,7 +124,7 @@ pub(crate) fn check_sizes(sizes: &Sizes) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn map_sizes(sizes: &Sizes) -> [(&'static str, u32); 22] {
+fn map_sizes(sizes: &Sizes) -> [(&'static str, u32); 21] {
     let pus = sizes.pus;
     let own_tokens = if sizes.own_tokens == 0 { pus.saturating_mul(6) } else { sizes.own_tokens };
     [
@@ -135,9 +135,8 @@ fn map_sizes(sizes: &Sizes) -> [(&'static str, u32); 22] {
         ("verdicts", sizes.verdicts),
         ("destinations", sizes.destinations),
         ("refusals", sizes.refusals),
-        ("tags", buckets(sizes.handshakes)),
-        ("handshakes", buckets(sizes.handshakes).saturating_mul(BUCKET_WAYS)),
-        ("closing", closing(sizes.handshakes, cpus())),
+        ("buckets", (entries(sizes.handshakes) / BUCKET_SHARE).max(1)),
+        ("entries", entries(sizes.handshakes)),
         ("events_0", sizes.events),
         ("events_1", sizes.events),
         ("reasons", sizes.reasons),
@@ -155,23 +154,17 @@ fn map_sizes(sizes: &Sizes) -> [(&'static str, u32); 22] {
     ]
 }
 
-/// CPUs that this machine may have.
-fn cpus() -> u32 {
-    aya::util::nr_cpus().ok().and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(1).max(1)
-}
-
 fn size_of(map: &str, sizes: &[(&'static str, u32)]) -> Option<u32> {
     sizes.iter().find_map(|(name, size)| (*name == map).then_some(*size))
 }
 
-/// Closing connections beside this many handshakes: every CPU has a share of its own.
-fn closing(handshakes: u32, cpus: u32) -> u32 {
-    buckets(handshakes).saturating_mul(CLOSING_WAYS).min(1 << 24).max(cpus)
-}
+/// Entries for each bucket of seven tags: few enough buckets to stay in the processor's cache, and room for nearly all
+/// entries.
+const BUCKET_SHARE: u32 = 8;
 
-/// Buckets that hold this many handshakes.
-fn buckets(handshakes: u32) -> u32 {
-    handshakes.div_ceil(BUCKET_WAYS).checked_next_power_of_two().unwrap_or(u32::MAX)
+/// The programs' own table is a ring, whose size is a power of two.
+fn entries(wanted: u32) -> u32 {
+    wanted.checked_next_power_of_two().unwrap_or(u32::MAX)
 }
 
 /// Size of a map that is pinned already.

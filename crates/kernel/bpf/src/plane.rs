@@ -11,11 +11,13 @@ use trireme_netns::{Namespace, NamespaceId};
 use zerocopy::transmute;
 
 use crate::attach::{HOOKS, On};
+use crate::edge::edge_key;
 use crate::frame::{Neighbours, Pairs, addresses, pair_of};
 use crate::inject::{Injector, Marks};
 use crate::maps::{Attention, Maps};
 use crate::migrate::Predecessor;
 use crate::object::{self, Constants};
+use crate::orders::Orders;
 use crate::pins::Pins;
 use crate::reinject::{self, Batch, Packet, Port};
 use crate::shape::{self, SHAPES};
@@ -52,6 +54,7 @@ pub struct Plane {
     home: Namespace,
     pins: Pins,
     maps: Maps,
+    orders: Orders,
     /// Programs for interfaces of the home namespace.
     programs: Ebpf,
     sockets: HashMap<NamespaceId, Arc<PacketSocket>>,
@@ -113,6 +116,7 @@ impl Plane {
         let load = |source| object::load_error("the programs or maps", &config.sizes, source);
         let mut programs = object::load(&pins, &config, Constants::default()).map_err(load)?;
         let maps = Maps::take(&mut programs).map_err(load)?;
+        let orders = Orders::of(&mut programs).map_err(load)?;
         for name in ["from_pu", "to_pu"] {
             object::program(&mut programs, name)
                 .map_err(|source| OpenError::Load { what: format!("program {name}"), source })?;
@@ -125,6 +129,7 @@ impl Plane {
             home,
             pins,
             maps,
+            orders,
             programs,
             sockets: HashMap::new(),
             edges: BTreeMap::new(),
@@ -136,6 +141,9 @@ impl Plane {
         };
         plane.take_office()?;
         plane.discard_waiting();
+        if !predecessors.is_empty() {
+            plane.orders.expect_settled()?;
+        }
         for predecessor in &predecessors {
             predecessor.copy(&mut plane.maps, &plane.pins)?;
         }
@@ -288,6 +296,7 @@ impl Plane {
     /// # Errors
     /// [`PlaneError::Full`] if the table is full; the connection then goes on through user space.
     pub fn connection_insert(&mut self, key: &FlowKey, connection: &Connection) -> Result<(), PlaneError> {
+        self.forget_held(key)?;
         let key = zerocopy::transmute!(key.to_abi());
         self.maps.connections.insert(&key, &connection.to_abi(monotonic_nanos()))?;
         Ok(())
@@ -298,8 +307,16 @@ impl Plane {
     /// # Errors
     /// [`PlaneError::Map`] if the kernel refuses.
     pub fn connection_remove(&mut self, key: &FlowKey) -> Result<bool, PlaneError> {
+        let held = self.forget_held(key)?;
         let key = zerocopy::transmute!(key.to_abi());
-        self.maps.connections.remove(&key)
+        Ok(self.maps.connections.remove(&key)? | held)
+    }
+
+    /// Has the programs forget what they hold of a connection: the map says what becomes of it.
+    fn forget_held(&self, key: &FlowKey) -> Result<bool, PlaneError> {
+        self.edges.get(&key.slot).map_or(Ok(false), |attached| {
+            self.orders.forget(edge_key(attached.flags, key.slot, attached.ifindex), key.to_abi())
+        })
     }
 
     /// Returns an established connection.
@@ -307,7 +324,16 @@ impl Plane {
     /// # Errors
     /// [`PlaneError::Map`] if the kernel refuses.
     pub fn connection(&self, key: &FlowKey) -> Result<Option<(Connection, Activity)>, PlaneError> {
-        let entry = self.maps.connections.get(&zerocopy::transmute!(key.to_abi()))?;
+        let mut entry = match self.edges.get(&key.slot) {
+            Some(attached) => {
+                let edge = edge_key(attached.flags, key.slot, attached.ifindex);
+                self.orders.read(edge, key.to_abi())?
+            }
+            None => None,
+        };
+        if entry.is_none() {
+            entry = self.maps.connections.get(&zerocopy::transmute!(key.to_abi()))?;
+        }
         Ok(entry.map(|entry| (Connection::from_abi(&entry), Activity::from_abi(&entry))))
     }
 
@@ -316,11 +342,16 @@ impl Plane {
     /// # Errors
     /// [`PlaneError::Map`] if the kernel refuses.
     pub fn connections(&self) -> Result<Vec<(FlowKey, Connection, Activity)>, PlaneError> {
-        let entries = self.maps.connections.entries()?;
-        let split = |(key, entry): &([u8; 40], abi::Connection)| {
-            (FlowKey::from_abi(&transmute!(*key)), Connection::from_abi(entry), Activity::from_abi(entry))
+        let split = |key: &abi::FlowKey, entry: &abi::Connection| {
+            (FlowKey::from_abi(key), Connection::from_abi(entry), Activity::from_abi(entry))
         };
-        Ok(entries.iter().map(split).collect())
+        let mut all = Vec::new();
+        self.orders.each(|key, entry| all.push(split(key, entry)))?;
+        self.maps.connections.each(|key, entry| {
+            all.push(split(&transmute!(*key), entry));
+            Ok(())
+        })?;
+        Ok(all)
     }
 
     /// Adopts a connection that is older than the PU's enforcement: its packets pass, whatever the epoch.
@@ -343,7 +374,9 @@ impl Plane {
     /// # Errors
     /// [`PlaneError::Map`] if the kernel refuses.
     pub fn count_connections(&self) -> Result<usize, PlaneError> {
-        self.maps.connections.count()
+        let mut young = 0_usize;
+        self.orders.each(|_, _| young += 1)?;
+        Ok(young.saturating_add(self.maps.connections.count()?))
     }
 
     /// Removes connections that fell silent, in one slice of the table that takes a moment: go on with the
@@ -352,7 +385,7 @@ impl Plane {
     /// # Errors
     /// [`PlaneError::Map`] if the kernel refuses.
     pub fn sweep(&mut self, limits: &SweepLimits) -> Result<SweepReport, PlaneError> {
-        self.sweeper.step(&mut self.maps, limits, monotonic_nanos())
+        self.sweeper.step(&mut self.maps, &self.orders, limits, monotonic_nanos())
     }
 
     /// Returns the bytes that all maps take.

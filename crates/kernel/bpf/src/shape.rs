@@ -36,9 +36,9 @@ const fn ring(name: &'static str) -> Shape {
 
 /// All maps of this ABI version.
 pub(crate) const SHAPES: [Shape; 27] = [
-    hash("pus", 4, 112),
+    hash("pus", 4, 128),
     hash("edges", 4, 256),
-    array("near", 112),
+    array("near", 128),
     array("limits", 24),
     array("quotas", 32),
     hash("connections", 40, 128),
@@ -48,9 +48,9 @@ pub(crate) const SHAPES: [Shape; 27] = [
     lru("verdicts", 12, 12),
     lru("destinations", 24, 40),
     lru("refusals", 24, 24),
-    array("tags", 64),
-    array("handshakes", 224),
-    array("closing", 168),
+    array("buckets", 64),
+    array("entries", 320),
+    array("seats", 8),
     hash("events_0", 52, 72),
     hash("events_1", 52, 72),
     hash("reasons", 8, 8),
@@ -58,7 +58,7 @@ pub(crate) const SHAPES: [Shape; 27] = [
     Shape { name: "turns_of", kind: MapType::PerCpuArray, key: 4, value: 16 },
     array("sources", 16),
     array("control", 8),
-    array("clock", 32),
+    array("clock", 24),
     array("tickets", 8),
     ring("ring_from"),
     ring("ring_to"),

@@ -7,10 +7,15 @@ use zerocopy::transmute;
 
 use crate::batch::{Cursor, Reading};
 use crate::maps::{Map, Maps};
+use crate::orders::Orders;
 use crate::{Activity, Connection, FlowKey, PlaneError};
 
 /// Entries per call of the kernel.
 const CHUNK: u32 = 512;
+
+/// Connections without a packet for this long leave that table for the map: they are none of the many that are over
+/// soon.
+const SETTLED: Duration = Duration::from_secs(60);
 
 /// No new chunk is begun behind this time.
 const BUDGET: Duration = Duration::from_micros(500);
@@ -45,6 +50,8 @@ pub struct SweepReport {
 #[derive(Debug, Default)]
 pub(crate) struct Sweeper {
     cursor: Cursor,
+    /// True within a round: the programs' own table has been looked at.
+    begun: bool,
     /// Left so far in this round.
     left: usize,
     last: usize,
@@ -65,16 +72,27 @@ impl Sweeper {
     pub(crate) fn step(
         &mut self,
         maps: &mut Maps,
+        orders: &Orders,
         limits: &SweepLimits,
         now: u64,
     ) -> Result<SweepReport, PlaneError> {
         let mut report = SweepReport::default();
+        if !self.begun {
+            self.settle(orders, limits, now)?;
+        }
         let start = Instant::now();
         while !report.round_complete && start.elapsed() < BUDGET {
             self.chunk(maps, limits, now, &mut report)?;
         }
         report.established = self.last;
         Ok(report)
+    }
+
+    fn settle(&mut self, orders: &Orders, limits: &SweepLimits, now: u64) -> Result<(), PlaneError> {
+        let age = u64::try_from(limits.idle.min(SETTLED).as_nanos()).unwrap_or(u64::MAX);
+        self.left = orders.settle(now.saturating_sub(age))?;
+        self.begun = true;
+        Ok(())
     }
 
     fn chunk(
@@ -101,6 +119,7 @@ impl Sweeper {
         report.round_complete = slice.next.is_none();
         if report.round_complete {
             self.last = std::mem::take(&mut self.left);
+            self.begun = false;
         }
         Ok(())
     }

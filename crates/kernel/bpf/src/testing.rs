@@ -1,48 +1,21 @@
 //! Running the programs on frames without a network, and looking into the maps; for tests alone.
 
-#![expect(unsafe_code, reason = "the loader cannot run a program of this kind")]
-
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 
 use trireme_netns::Namespace;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::batch::{Batched, Cursor, Reading};
 use crate::error::Cause;
-use crate::sys::{self, Attributes, address, address_mut};
-use crate::{Hook, PlaneError, object};
-
-const PROG_TEST_RUN: libc::c_long = 10;
+use crate::run::run;
+use crate::{Hook, PlaneError, object, sys};
 
 /// Key and value of a map as bytes.
 pub type Entry = (Vec<u8>, Vec<u8>);
 
 /// Room for what a program may make longer.
 const GROWTH: usize = 4096;
-
-#[repr(C)]
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
-struct RunAttributes {
-    program: u32,
-    verdict: u32,
-    size_in: u32,
-    size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-    context_size_in: u32,
-    context_size_out: u32,
-    context_in: u64,
-    context_out: u64,
-    flags: u32,
-    cpu: u32,
-    batch: u32,
-    pad: u32,
-}
-
-impl Attributes for RunAttributes {}
 
 /// `struct __sk_buff`, of which the kernel takes few fields from outside.
 #[repr(C)]
@@ -96,9 +69,10 @@ impl crate::Plane {
         // The interface is looked for in the namespace of the calling thread.
         let here = Namespace::current().map_err(|error| failed(error.into()))?;
         let ran = if here.id() == home.id() {
-            run(program.as_fd(), &context, frame)
+            run(program.as_fd(), context.as_bytes(), frame, GROWTH)
         } else {
-            home.run(|| run(program.as_fd(), &context, frame)).map_err(|error| failed(error.into()))?
+            home.run(|| run(program.as_fd(), context.as_bytes(), frame, GROWTH))
+                .map_err(|error| failed(error.into()))?
         };
         ran.map_err(|error| failed(error.into()))
     }
@@ -111,34 +85,6 @@ impl crate::Plane {
         let failed = |source: Cause| PlaneError::Map { map: "dump", source };
         entries(&self.map_path(map)).map_err(|error| failed(error.into()))
     }
-}
-
-fn run(program: BorrowedFd<'_>, context: &Context, frame: &[u8]) -> io::Result<(i32, Vec<u8>)> {
-    let context = std::slice::from_ref(context);
-    let mut out = vec![0_u8; frame.len() + GROWTH];
-    let mut attributes = RunAttributes {
-        program: u32::try_from(program.as_raw_fd()).unwrap_or(u32::MAX),
-        verdict: 0,
-        size_in: u32::try_from(frame.len()).unwrap_or(u32::MAX),
-        size_out: u32::try_from(out.len()).unwrap_or(0),
-        data_in: address(frame),
-        data_out: address_mut(&mut out),
-        repeat: 1,
-        duration: 0,
-        context_size_in: u32::try_from(size_of::<Context>()).unwrap_or(0),
-        context_size_out: 0,
-        context_in: address(context),
-        context_out: 0,
-        flags: 0,
-        cpu: 0,
-        batch: 0,
-        pad: 0,
-    };
-    // SAFETY: BPF_PROG_TEST_RUN reads `size_in` bytes of `frame` and the context, and writes at most `size_out` bytes
-    // to `out`; all three have those sizes and outlive the call, and the descriptor is open.
-    unsafe { sys::bpf(PROG_TEST_RUN, &mut attributes) }?;
-    out.truncate(usize::try_from(attributes.size_out).unwrap_or(0));
-    Ok((attributes.verdict.cast_signed(), out))
 }
 
 fn entries(pin: &std::path::Path) -> io::Result<Vec<Entry>> {

@@ -113,6 +113,7 @@ impl PuState {
             fail_nanos,
             incarnation: 0,
             own: self.own.map(OwnTokenState::to_abi),
+            pad: [0; 2],
         }
     }
 

@@ -4,12 +4,13 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use aya::Ebpf;
-use trireme_bpf_abi::{self as abi, EdgeRecord, edge_flag};
+use trireme_bpf_abi::{self as abi, EdgeRecord, SLOT_BITS, edge_flag};
 use trireme_netns::{Link, LinkError, Links, Namespace};
 
 use super::{Attached, Plane};
 use crate::attach::{Attachment, HOOKS, ensure_clsact};
 use crate::cleanup::detach_record;
+use crate::connection::unit_of;
 use crate::edge::{edge_key, from_record, namespace_of, to_record};
 use crate::error::Cause;
 use crate::frame::Neighbours;
@@ -35,7 +36,7 @@ impl Plane {
     /// # Errors
     /// [`AttachError`]; nothing of a failed attempt is left.
     pub fn attach(&mut self, edge: &Edge, slot: Slot, state: PuState) -> Result<(), AttachError> {
-        if slot.0 >= 1 << 31 {
+        if slot.0 >= 1 << SLOT_BITS {
             return Err(AttachError::Slot(slot));
         }
         let namespace = self.namespace_of_edge(edge)?;
@@ -314,7 +315,9 @@ impl Plane {
         }
         note(maps.counters.clear(slot.0));
         let number = slot.0.to_ne_bytes();
-        note(maps.connections.forget(|key| key.starts_with(&number)));
+        let unit = unit_of(slot);
+        note(self.orders.forget_unit(unit));
+        note(maps.connections.forget(|key| key.starts_with(&unit.to_ne_bytes())));
         // The next PU of this slot may have the same epoch.
         note(maps.verdicts.forget(|key| key.starts_with(&number)));
         note(maps.destinations.forget(|key| key.starts_with(&number)));

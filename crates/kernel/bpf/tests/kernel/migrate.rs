@@ -17,10 +17,11 @@ use zerocopy::IntoBytes as _;
 use crate::lab::{GHOST_PEER, GHOST_PU, Lab, PU, from_pu, ghost_key, host_edge, state, take, to_pu};
 use crate::wire::{ACK, SYN};
 
-/// The object of version 1.
+/// An object with the alignment that its reader needs.
 #[repr(align(8))]
 struct Aligned<T: ?Sized>(T);
 static V1: &Aligned<[u8]> = &Aligned(*include_bytes!("../fixtures/v1.bpf.o"));
+static V2: &Aligned<[u8]> = &Aligned(*include_bytes!("../fixtures/v2.bpf.o"));
 
 pub(crate) fn pins(lab: &Lab, version: u32) -> PathBuf {
     Path::new("/sys/fs/bpf/trireme").join(&lab.instance).join(format!("v{version}"))
@@ -28,10 +29,14 @@ pub(crate) fn pins(lab: &Lab, version: u32) -> PathBuf {
 
 /// Loads the object of version 1 with its pins in a directory.
 pub(crate) fn load_v1(directory: &Path, edge_key: u32) -> Ebpf {
+    load(&V1.0, directory, edge_key)
+}
+
+fn load(object: &[u8], directory: &Path, edge_key: u32) -> Ebpf {
     std::fs::create_dir_all(directory.join("links")).unwrap();
     let mut loader = EbpfLoader::new();
     loader.default_map_pin_directory(directory).override_global("edge_key", &edge_key, true);
-    loader.load(&V1.0).unwrap()
+    loader.load(object).unwrap()
 }
 
 /// What an agent of version 1 leaves: one PU with one connection of a responder, epoch 4.
@@ -54,6 +59,24 @@ pub(crate) fn leave_v1(lab: &Lab, version: u32, method: AttachMethod, edge: &Edg
     insert::<40, 120>(&mut object, "connections", flow_key(4000), &connection_v1(1));
     insert::<40, 120>(&mut object, "closing", flow_key(4001), &connection_v1(3));
     namespace.run(|| put_on(&mut object, device, method, inside, &directory)).unwrap();
+}
+
+/// What an agent of version 2 leaves on the host's interface: the same, and a peer that it knew.
+fn leave_v2(lab: &Lab) {
+    let ifindex = lab.node.run(|| Links::connect().unwrap().by_name("host0").unwrap().index).unwrap();
+    let directory = pins(lab, 2);
+    let mut object = load(&V2.0, &directory, 0);
+    let mut pu =
+        [&PU.0.to_ne_bytes()[..], &4_u32.to_ne_bytes(), &[0, 1, 0, 1], &ifindex.to_ne_bytes()].concat();
+    pu.resize(112, 0);
+    insert::<4, 112>(&mut object, "pus", ifindex.to_ne_bytes(), &pu);
+    let record = record(lab, &lab.node, ifindex, 0, "host0", false);
+    insert::<4, 256>(&mut object, "edges", PU.0.to_ne_bytes(), record.as_bytes());
+    let (head, tail) = (connection_v1(1)[..32].to_vec(), connection_v1(1)[32..].to_vec());
+    let connection = [&head[..], &77_u32.to_ne_bytes(), &[0; 4], &tail].concat();
+    insert::<40, 128>(&mut object, "connections", flow_key(4000), &connection);
+    insert::<16, 64>(&mut object, "peers", [5; 16], &[6; 64]);
+    lab.node.run(|| put_on(&mut object, "host0", AttachMethod::Auto, false, &directory)).unwrap();
 }
 
 fn put_on(object: &mut Ebpf, device: &str, method: AttachMethod, inside: bool, directory: &Path) {
@@ -203,6 +226,31 @@ fn version_1_is_taken_over_under_traffic_without_a_loss_or_a_leak() {
         drop(plane);
         assert_eq!(lab.state(), before, "{method:?} {inside}");
     }
+}
+
+#[test]
+fn version_2_is_taken_over_under_traffic_with_what_it_knew() {
+    let lab = Lab::new();
+    let before = lab.state();
+    leave_v2(&lab);
+
+    let (mut plane, sent, arrived) = open_under_traffic(&lab, lab.config());
+
+    assert!(sent > 100, "{sent}");
+    assert_eq!(arrived, sent);
+    assert!(!pins(&lab, 2).exists());
+    let state = plane.edges()[0].state;
+    assert_eq!((state.epoch, state.fast), (4, true));
+    let (entry, activity) = plane.connection(&ghost_key(4000, 80)).unwrap().unwrap();
+    assert_eq!((entry.role, entry.class, entry.epoch), (Role::Responder, Class::Identity, 4));
+    assert_eq!((entry.proof_seq, entry.syn_ack, entry.peer_token), (1000, 77, [7; 16]));
+    assert_eq!(entry.attested, Some(([10, 1, 2, 3].into(), 8080)));
+    assert!(activity.packets_from > 11 && activity.packets_to == 13, "{activity:?}");
+    assert_eq!(plane.peers().unwrap().len(), 1);
+
+    plane.detach(PU).unwrap();
+    drop(plane);
+    assert_eq!(lab.state(), before);
 }
 
 #[test]

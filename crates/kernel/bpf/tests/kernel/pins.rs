@@ -29,7 +29,7 @@ fn map_of_another_shape_is_refused() {
     let text = refused(&lab);
 
     let expected = format!(
-        "{} is a map of type Hash with keys of 4 and values of 4 bytes, not a map of type Hash with keys of 4 and values of 112 bytes: someone else pinned it",
+        "{} is a map of type Hash with keys of 4 and values of 4 bytes, not a map of type Hash with keys of 4 and values of 128 bytes: someone else pinned it",
         place.join("pus").display()
     );
     assert!(text.starts_with(&expected), "{text}");

@@ -150,7 +150,7 @@ fn detached_pu_takes_everything_about_it_along_and_nothing_else() {
     for map in ["verdicts", "destinations", "refusals", "connections"] {
         let keys = plane.dump(map).unwrap();
         assert_eq!(keys.len(), 1, "{map}");
-        assert_eq!(keys[0].0[..4], 6_u32.to_ne_bytes(), "{map}");
+        assert_eq!(keys[0].0[..3], 6_u32.to_ne_bytes()[..3], "{map}");
     }
     for map in ["pus", "edges"] {
         assert_eq!(plane.dump(map).unwrap(), [], "{map}");
