@@ -100,9 +100,9 @@ fn a_full_table_of_connections_keeps_the_live_ones_and_takes_new_ones_when_there
     world.introduce();
     let _server = echo_process(&world, &world.server);
     let to = world.server.at(Family::V4, PORT);
-    let mut live = open_many(&world.client, to, ROOM + 276, PATIENT);
-    assert_eq!(live.len(), ROOM + 276, "{}", world.look());
-    let over = open_many(&world.client, to, ROOM, Duration::from_millis(200));
+    let mut live = open_many(&world.client, to, ROOM + 476, PATIENT);
+    assert_eq!(live.len(), ROOM + 476, "{}", world.look());
+    let over = open_many(&world.client, to, 520, Duration::from_millis(200));
     assert_eq!(live.iter().filter(|stream| !is_alive(stream)).count(), 0, "{}", world.look());
     let beyond = over.iter().filter(|stream| is_alive_within(stream, Duration::from_millis(200))).count();
     let held = [&world.a, &world.b].map(|agent| agent.gauge("connections").unwrap().unwrap());
