@@ -4,7 +4,6 @@ use trireme::datapath::bpf::testing;
 use trireme_bpf::PuntReason;
 use trireme_datapath::{HalfOpenEntry, Packet};
 use trireme_flow::{ConnectionEntry, FlowKey, Reason};
-use trireme_identity::Protocol;
 use trireme_wire::checksum;
 use trireme_wire::ip;
 use trireme_wire::tap::Header;
@@ -12,6 +11,7 @@ use trireme_wire::tcp::{Flags, Segment};
 
 use crate::bed::{Outcome, Punted};
 use crate::frames::{hex, payload};
+use crate::mirror::is_proving;
 use crate::nodes::Reply;
 use crate::season::Season;
 use crate::sums;
@@ -59,9 +59,10 @@ impl Season<'_> {
         let mut outcome = self.bed.send(hook_of(hook), gso, bytes);
         self.tally.count(hook_of(hook), kind(case.segment.as_ref(), &case.bytes), what, &outcome);
         self.log(&case, &outcome);
-        if is_of_another_protocol(&case.bytes) {
+        if is_of_another_protocol(&outcome) {
             return outcome;
         }
+        self.forget_what_the_ring_took(&mut case, &outcome);
         match &mut outcome {
             Outcome::Passed(out) => {
                 trim(out);
@@ -106,6 +107,18 @@ impl Season<'_> {
         let line =
             format!("{hook:?} {flags} {numbers:?}, {} bytes, live {live}, {what:?}: {became}", bytes.len());
         self.mirror.flow(key).log.push(line);
+    }
+
+    /// An established connection whose place in the ring is wanted moves to the kernel's map, and the way it was opened is
+    /// forgotten: its SYN begins anew.
+    fn forget_what_the_ring_took(&mut self, case: &mut Case<'_>, outcome: &Outcome) {
+        let (Some(key), true) = (case.key, case.half_open.as_ref().is_some_and(is_proving)) else { return };
+        let is_begun = matches!(outcome, Outcome::Passed(_)) && case.flags == Flags::SYN;
+        if is_begun && case.hook == Hook::FromPu {
+            self.tally.except("ring: the opening of a live connection is forgotten");
+            self.mirror.flow(key).forget_opening();
+            case.half_open = None;
+        }
     }
 
     fn check_dropped(&mut self, case: &Case<'_>) {
@@ -187,9 +200,9 @@ pub(crate) fn is_excused(case: &Case<'_>, out: &[u8], reason: Reason) -> bool {
         && matches!(reason, Reason::Malformed | Reason::OddFlags | Reason::Truncated | Reason::ProtocolDenied)
 }
 
-/// What is no TCP the programs leave to a setting, and the engine to rules: there is nothing to compare.
-fn is_of_another_protocol(bytes: &[u8]) -> bool {
-    ip::Packet::parse(bytes).is_ok_and(|packet| packet.protocol != Protocol::TCP)
+/// What is no TCP the programs leave to the engine: there is nothing to compare.
+const fn is_of_another_protocol(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Punted(punted) if matches!(punted.reason, PuntReason::Other))
 }
 
 const fn is_unshown(entry: &HalfOpenEntry) -> bool {

@@ -154,6 +154,6 @@ impl Flow {
     }
 }
 
-const fn is_proving(entry: &HalfOpenEntry) -> bool {
+pub(crate) const fn is_proving(entry: &HalfOpenEntry) -> bool {
     matches!(entry, HalfOpenEntry::Opening { peer: Some(_), .. })
 }

@@ -106,7 +106,8 @@ impl Season<'_> {
 
     /// What the program has done to its tables by this.
     fn follow_pass(&mut self, case: &Case<'_>, out: &[u8], reply: &Reply) {
-        let (Some(key), Some(segment)) = (case.key, &case.segment) else { return };
+        // What the engine takes for another protocol may be a segment to the programs.
+        let (Some(key), Some(segment)) = (case.key, &case.segment) else { return self.heard(case) };
         let (epoch, flags) = (self.state.epoch, segment.flags);
         let answered = segment.ack.wrapping_sub(1);
         match case.hook {

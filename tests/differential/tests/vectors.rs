@@ -54,6 +54,7 @@ fn segments() -> Vec<Vector> {
             if !has_mac {
                 continue;
             }
+            let asks = segment["meaning"].as_str().unwrap().contains("asks to begin");
             let from = segment["from"].as_str().unwrap();
             let to = if from == "initiator" { "responder" } else { "initiator" };
             let receiver = &handshake[to];
@@ -62,8 +63,8 @@ fn segments() -> Vec<Vector> {
                 key: bytes(&handshake[from]["mac_key"]),
                 header: payload[..80].to_vec(),
                 token: bytes(&receiver["token_id"]),
-                // The initiator has seen no nonce of the responder's when it sends its SYN.
-                nonce: if kind == 1 { vec![0; 16] } else { bytes(&receiver["nonce"]) },
+                // Whoever begins has seen no nonce of the other's, nor has who asks the other to begin over UDP.
+                nonce: if kind == 1 || asks { vec![0; 16] } else { bytes(&receiver["nonce"]) },
                 mac: payload[40..56].to_vec(),
             });
         }

@@ -111,7 +111,7 @@ fn counters_outlive_a_crash() {
     let agent = Agent::start(&stage, &netns);
     netns.send_datagrams();
     let denied = |shown: &Value| {
-        shown.pointer("/counters/kernel~1other-protocol").and_then(Value::as_u64).unwrap_or(0)
+        shown.pointer("/counters/kernel~1punted-from-pu").and_then(Value::as_u64).unwrap_or(0)
     };
     wait(|| denied(&unit(&stage)) > 0);
     let before = denied(&unit(&stage));

@@ -245,9 +245,6 @@ static __always_inline enum kind parse_v6(struct __sk_buff *skb, struct packet *
 		case IPPROTO_HOPOPTS:
 		case IPPROTO_ROUTING:
 		case IPPROTO_DSTOPTS:
-		case 135: /* mobility */
-		case 139: /* HIP */
-		case 140: /* shim6 */
 			if (bpf_skb_load_bytes(skb, at, &extension, sizeof(extension)))
 				return KIND_TRUNCATED;
 			next = extension.next;
