@@ -132,6 +132,9 @@ fn other_protocols_are_denied_unless_the_setting_allows_them() {
         let mut spec = WorldSpec::new();
         spec.a.other_protocols = setting;
         spec.b.other_protocols = setting;
+        // A rule without services speaks about every protocol.
+        let to_servers = "    to: [{role: server}]\n";
+        spec.a.policy = spec.a.policy.replace(to_servers, &format!("{to_servers}    ports: [tcp]\n"));
         let world = spec.start();
         for family in Family::BOTH {
             let bind =
@@ -139,8 +142,14 @@ fn other_protocols_are_denied_unless_the_setting_allows_them() {
             let (sender, receiver) = (bind(&world.client, 0), bind(&world.server, PORT));
             receiver.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
             sender.send_to(b"datagram", receiver.local_addr().unwrap()).unwrap();
-            let received = uninterrupted(|| receiver.recv(&mut [0; 16]));
-            assert_eq!(received.is_ok(), arrives, "{setting}, {family}\n{}", world.logs());
+            let mut buffer = [0; 16];
+            let received = uninterrupted(|| receiver.recv(&mut buffer));
+            assert_eq!(
+                received.is_ok() && buffer.starts_with(b"datagram"),
+                arrives,
+                "{setting}, {family}\n{}",
+                world.logs()
+            );
         }
     }
 }

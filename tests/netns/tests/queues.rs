@@ -11,6 +11,9 @@ use trireme_tests_netns::{Judge, PATIENT, PORT, PROMPT, World, WorldSpec, echo_m
 /// Where datagrams are answered.
 const DATAGRAMS: u16 = 9000;
 
+/// Where clients are allowed to call.
+const TO_SERVERS: &str = "    to: [{role: server}]\n";
+
 /// Counters of rules are looked at every second.
 const COUNTED: Duration = Duration::from_secs(5);
 
@@ -19,6 +22,8 @@ fn world_with(datapath: &str, other_protocols: &'static str) -> World {
     for config in [&mut spec.a, &mut spec.b] {
         config.datapath_more.push_str(datapath);
         config.other_protocols = other_protocols;
+        // A rule without services speaks about every protocol.
+        config.policy = config.policy.replace(TO_SERVERS, &format!("{TO_SERVERS}    ports: [tcp]\n"));
     }
     spec.start()
 }

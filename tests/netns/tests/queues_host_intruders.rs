@@ -42,7 +42,8 @@ fn meddle(rules: &str) {
     for (command, named) in [
         ("nft flush table inet trireme_host", "table inet trireme_host"),
         ("nft delete table inet trireme_host", "table inet trireme_host is gone"),
-        ("nft flush ruleset", "table inet trireme_host is gone"),
+        // Of both tables, where both are nft's.
+        ("nft flush ruleset", "is gone"),
         ("nft insert rule inet trireme_host to accept", "chain to of table inet trireme_host"),
         ("IPT -t mangle -F; IPT -t mangle -X", "TRIREME-HOST-"),
         ("IPT -t mangle -D INPUT -j TRIREME-HOST-TO", "the jump from INPUT to TRIREME-HOST-TO"),
