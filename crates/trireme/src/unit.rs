@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use trireme_datapath::PuSettings;
 use trireme_identity::{PuId, TagSet};
-use trireme_policy::{CompiledPolicy, Ruleset};
+use trireme_policy::{CompiledPolicy, Mode, Ruleset};
 
 use crate::{Pu, Resolved};
 
@@ -107,6 +107,12 @@ impl Enforcement {
         let Resolved { policy, identity, annotations, settings } = resolved;
         let policy = Arc::new(CompiledPolicy::compile(&policy)?);
         Ok(Self { pu, identity, annotations, policy, settings })
+    }
+
+    /// Whether what needs the agent passes unjudged while none answers: a unit that is only observed loses nothing.
+    #[must_use]
+    pub fn fails_open(&self) -> bool {
+        self.policy.mode() != Mode::Enforce || self.settings.fail_mode == FailMode::Open
     }
 
     /// Whether packets of other protocols than TCP are judged.

@@ -4,6 +4,7 @@ use trireme::datapath::bpf::testing;
 use trireme_bpf::PuntReason;
 use trireme_datapath::{HalfOpenEntry, Packet};
 use trireme_flow::{ConnectionEntry, FlowKey, Reason};
+use trireme_identity::Protocol;
 use trireme_wire::checksum;
 use trireme_wire::ip;
 use trireme_wire::tap::Header;
@@ -210,12 +211,7 @@ const fn is_unshown(entry: &HalfOpenEntry) -> bool {
 }
 
 pub(crate) fn flow_key(hook: Hook, segment: &Segment) -> FlowKey {
-    let tuple = segment.tuple();
-    let (local, remote) = match hook {
-        Hook::FromPu => (tuple.src, tuple.dst),
-        Hook::ToPu => (tuple.dst, tuple.src),
-    };
-    FlowKey::tcp(US, local.into(), remote.into())
+    hook.flow(US, Protocol::TCP, segment.tuple())
 }
 
 /// Flow and control bits of a packet that the engine finds malformed, as the programs read it.

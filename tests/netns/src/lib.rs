@@ -8,6 +8,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod flood;
+mod holder;
 mod hosts;
 mod judge;
 mod live;
@@ -24,6 +25,7 @@ use rustix::process::Resource;
 use trireme_testkit::lab::AgentProgram;
 
 pub use flood::half_open;
+pub use holder::hold_queue;
 pub use hosts::{HostUnit, Hosts, HostsSpec, section};
 pub use judge::{Fast, Judge, by_each, by_each_disturbed, by_each_with};
 pub use live::{abort, connect_from, is_alive, is_alive_within};

@@ -3,22 +3,8 @@
 
 use std::process::Command;
 
-use trireme_testkit::lab::{Agent, Process, Side, eventually};
-use trireme_tests_netns::{HostsSpec, PATIENT, program, section};
-
-/// Binds a queue and holds it.
-const HOLDER: &str = "
-import socket, struct, sys, time
-queue = int(sys.argv[1])
-netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
-netlink.bind((0, 0))
-command = struct.pack('=HH', 8, 1) + struct.pack('>BBH', 1, 0, 0)
-body = struct.pack('>BBH', 0, 0, queue) + command
-netlink.send(struct.pack('=IHHII', 16 + len(body), 3 << 8 | 2, 1 | 4, 1, 0) + body)
-answer = netlink.recv(4096)
-print('holds' if struct.unpack('=i', answer[16:20])[0] == 0 else answer, flush=True)
-time.sleep(600)
-";
+use trireme_testkit::lab::{Agent, Side};
+use trireme_tests_netns::{HostsSpec, hold_queue, program, section};
 
 /// Runs a program with a mount table of its own, which this changes before.
 fn within(change: &str) -> Vec<String> {
@@ -145,12 +131,7 @@ fn more_cgroups_than_the_mark_has_room_for_are_refused_with_file_and_line() {
 fn the_queue_of_a_unit_that_another_program_holds_is_named() {
     let mut spec = HostsSpec::new();
     spec.b.datapath_more.push_str("queue = 7\n");
-    let mut command = Command::new("python3");
-    command.args(["-c", HOLDER, "8"]);
-    let log = spec.lab.dir().join("holder.log");
-    let holder = Process::start(&spec.server.host, "holder", &mut command, &log).unwrap();
-    eventually("another program's queue", PATIENT, || Ok(holder.log().contains("holds")), || holder.log())
-        .unwrap();
+    let holder = hold_queue(&spec.lab, &spec.server.host, 8);
     let text = refusal(&spec, &[], &[]);
     assert!(
         text.contains("server") && text.contains("queue 8 is held by another program: stop it"),

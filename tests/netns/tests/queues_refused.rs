@@ -3,22 +3,8 @@
 
 use std::process::Command;
 
-use trireme_testkit::lab::{Agent, Family, Process, Reach, Server, Side, eventually};
-use trireme_tests_netns::{Judge, PATIENT, PORT, WorldSpec, echo_megabytes, program};
-
-/// Binds a queue and holds it.
-const HOLDER: &str = "
-import socket, struct, sys, time
-queue = int(sys.argv[1])
-netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
-netlink.bind((0, 0))
-command = struct.pack('=HH', 8, 1) + struct.pack('>BBH', 1, 0, 0)
-body = struct.pack('>BBH', 0, 0, queue) + command
-netlink.send(struct.pack('=IHHII', 16 + len(body), 3 << 8 | 2, 1 | 4, 1, 0) + body)
-answer = netlink.recv(4096)
-print('holds' if struct.unpack('=i', answer[16:20])[0] == 0 else answer, flush=True)
-time.sleep(600)
-";
+use trireme_testkit::lab::{Agent, Family, Reach, Server, Side};
+use trireme_tests_netns::{Judge, PORT, WorldSpec, echo_megabytes, hold_queue, program};
 
 fn spec_with(datapath: &str) -> WorldSpec {
     let mut spec = WorldSpec::new().judged_by(Judge::Queue);
@@ -60,12 +46,7 @@ fn a_fail_mode_that_needs_programs_is_refused_and_the_message_names_what_to_choo
 #[test]
 fn a_queue_that_another_program_holds_is_named() {
     let spec = spec_with("queue = 7\n");
-    let mut command = Command::new("python3");
-    command.args(["-c", HOLDER, "7"]);
-    let log = spec.lab.dir().join("holder.log");
-    let holder = Process::start(&spec.server.namespace, "holder", &mut command, &log).unwrap();
-    eventually("another program's queue", PATIENT, || Ok(holder.log().contains("holds")), || holder.log())
-        .unwrap();
+    let holder = hold_queue(&spec.lab, &spec.server.namespace, 7);
     let text = refusal(&spec, &[]);
     for part in ["server", "queue 7 is held by another program: stop it, or use another number"] {
         assert!(text.contains(part), "{text}");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use trireme_flow::{ConnectionEntry, FlowKey, FlowRecord, PuSlot, Reason};
+use trireme_identity::Protocol;
 use trireme_token::Role;
 use trireme_wire::tuple::Tuple;
 
@@ -15,6 +16,24 @@ pub enum Hook {
     FromPu,
     /// It is about to reach the processing unit.
     ToPu,
+}
+
+impl Hook {
+    /// The flow of a packet that was taken here, as its unit sees it.
+    #[must_use]
+    pub fn flow(self, pu: PuSlot, protocol: Protocol, tuple: Tuple) -> FlowKey {
+        let (local, remote) = match self {
+            Self::FromPu => (tuple.src, tuple.dst),
+            Self::ToPu => (tuple.dst, tuple.src),
+        };
+        FlowKey::new(pu, protocol, local.into(), remote.into())
+    }
+
+    /// The flow of the packet that an ICMP error taken here quotes: the error goes to whom that came from.
+    #[must_use]
+    pub fn quoted_flow(self, pu: PuSlot, protocol: Protocol, tuple: Tuple) -> FlowKey {
+        self.flow(pu, protocol, tuple.reversed())
+    }
 }
 
 /// Where an emitted packet is put.

@@ -78,13 +78,8 @@ impl Engine {
         if !icmp::verify(&packet.bytes) {
             return Err(Reason::BadChecksum);
         }
-        // The error goes to whom the quoted packet came from.
-        let (local, remote) = match packet.hook {
-            Hook::ToPu => (error.tuple.src, error.tuple.dst),
-            Hook::FromPu => (error.tuple.dst, error.tuple.src),
-        };
         let quoted = &error.quoted_ip;
-        let key = FlowKey::new(packet.pu, quoted.protocol, local.into(), remote.into());
+        let key = packet.hook.quoted_flow(packet.pu, quoted.protocol, error.tuple);
         let known = packet.connection.is_some()
             || [Role::Initiator, Role::Responder]
                 .into_iter()

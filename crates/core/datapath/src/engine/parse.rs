@@ -54,22 +54,12 @@ pub(crate) fn check(bytes: &[u8], segment: &Segment) -> Result<(), Reason> {
 
 /// The flow as its unit sees it.
 pub(crate) fn flow_key(pu: PuSlot, hook: Hook, segment: &Segment) -> FlowKey {
-    let tuple = segment.tuple();
-    let (local, remote) = match hook {
-        Hook::FromPu => (tuple.src, tuple.dst),
-        Hook::ToPu => (tuple.dst, tuple.src),
-    };
-    FlowKey::tcp(pu, local.into(), remote.into())
+    hook.flow(pu, Protocol::TCP, segment.tuple())
 }
 
 /// The flow of another protocol as its unit sees it.
 pub(crate) fn datagram_key(pu: PuSlot, hook: Hook, datagram: &Datagram) -> FlowKey {
-    let tuple = datagram.tuple();
-    let (local, remote) = match hook {
-        Hook::FromPu => (tuple.src, tuple.dst),
-        Hook::ToPu => (tuple.dst, tuple.src),
-    };
-    FlowKey::new(pu, datagram.ip.protocol, local.into(), remote.into())
+    hook.flow(pu, datagram.ip.protocol, datagram.tuple())
 }
 
 /// Reads a TAP message of a TCP segment; `None` if the payload does not even claim to be one.

@@ -20,15 +20,11 @@ pub(super) fn of(unit: &Enforcement, epoch: u32, own: [Option<OwnTokenState>; 2]
         },
         fast: mode == trireme_policy::Mode::Enforce && unit.settings.fast_path == FastPath::On,
         keep: unit.settings.tcp.on_policy_change == OnPolicyChange::Keep,
-        fail: match (mode, unit.settings.fail_mode) {
-            (trireme_policy::Mode::Enforce, FailMode::Closed) => trireme_bpf::FailMode::Closed,
-            (trireme_policy::Mode::Enforce, FailMode::LastKnownFor(time)) => {
-                trireme_bpf::FailMode::LastKnown(time)
-            }
-            // As above: while no agent answers, too.
-            (trireme_policy::Mode::Observe | trireme_policy::Mode::Off, _) | (_, FailMode::Open) => {
-                trireme_bpf::FailMode::Open
-            }
+        fail: match unit.settings.fail_mode {
+            _ if unit.fails_open() => trireme_bpf::FailMode::Open,
+            FailMode::Closed => trireme_bpf::FailMode::Closed,
+            FailMode::LastKnownFor(time) => trireme_bpf::FailMode::LastKnown(time),
+            FailMode::Open => trireme_bpf::FailMode::Open,
         },
         own,
     }

@@ -56,12 +56,7 @@ impl Flows {
     /// The name of the flow that a packet belongs to; none for TCP, later fragments and what cannot be read.
     pub(super) fn key(packet: &Packet) -> Option<FlowKey> {
         let datagram = Datagram::parse(&packet.bytes).ok().filter(|datagram| !datagram.is_later())?;
-        let tuple = datagram.tuple();
-        let (local, remote) = match packet.hook {
-            Hook::FromPu => (tuple.src, tuple.dst),
-            Hook::ToPu => (tuple.dst, tuple.src),
-        };
-        Some(FlowKey::new(packet.pu, datagram.ip.protocol, local.into(), remote.into()))
+        Some(packet.hook.flow(packet.pu, datagram.ip.protocol, datagram.tuple()))
     }
 
     /// The entry of a flow that is alive.

@@ -6,6 +6,7 @@ use tracing::{debug, trace, warn};
 use trireme_conntrack::{Conntrack, Forgotten};
 use trireme_datapath::{Effect, Hook, Lesson, Packet, Verdict};
 use trireme_flow::{ConnectionEntry, FlowKey};
+use trireme_identity::time::Instant;
 use trireme_token::Role;
 use trireme_wire::icmp;
 use trireme_wire::tuple::{Endpoint, Tuple};
@@ -22,19 +23,19 @@ impl<S: Supervisor> Loop<S> {
         self.supervisor.take(&mut packets);
         self.meter.punted = self.meter.punted.saturating_add(meter::wide(packets.len()));
         for packet in packets.drain(..) {
-            let (hook, token, bytes) = (packet.hook, packet.token, packet.bytes.len());
+            let (time, hook, token, bytes) = (now(), packet.hook, packet.token, packet.bytes.len());
             let flow = if packet.connection.is_none() { Flows::key(&packet) } else { None };
             let connection = packet
                 .connection
-                .or_else(|| self.flows.get(&flow?, now().monotonic))
-                .or_else(|| self.quoted_connection(&packet));
+                .or_else(|| self.flows.get(&flow?, time.monotonic))
+                .or_else(|| self.quoted_connection(&packet, time.monotonic));
             let packet = Packet { connection, ..packet };
-            let verdict = self.engine.handle_packet(packet, now(), &mut self.effects);
+            let verdict = self.engine.handle_packet(packet, time, &mut self.effects);
             let opened = self.carry_out_but_openings(hook);
             match verdict {
                 Verdict::Pass(packet) => {
                     if let Some(flow) = flow {
-                        self.flows.pass(&flow, hook, bytes, now().monotonic);
+                        self.flows.pass(&flow, hook, bytes, time.monotonic);
                     }
                     self.supervisor.pass(packet);
                 }
@@ -50,14 +51,10 @@ impl<S: Supervisor> Loop<S> {
     }
 
     /// The connection that an ICMP error quotes: the engine remembers only handshakes that it judged itself, lately.
-    fn quoted_connection(&self, packet: &Packet) -> Option<ConnectionEntry> {
+    fn quoted_connection(&self, packet: &Packet, time: Instant) -> Option<ConnectionEntry> {
         let error = icmp::embedded(&packet.bytes)?;
-        let (local, remote) = match packet.hook {
-            Hook::ToPu => (error.tuple.src, error.tuple.dst),
-            Hook::FromPu => (error.tuple.dst, error.tuple.src),
-        };
-        let key = FlowKey::new(packet.pu, error.quoted_ip.protocol, local.into(), remote.into());
-        if key.is_tcp() { self.supervisor.connection(&key) } else { self.flows.get(&key, now().monotonic) }
+        let key = packet.hook.quoted_flow(packet.pu, error.quoted_ip.protocol, error.tuple);
+        if key.is_tcp() { self.supervisor.connection(&key) } else { self.flows.get(&key, time) }
     }
 
     /// Carries effects out, but returns the entries that let segments of the connection pass by themselves: before

@@ -21,7 +21,7 @@ use super::kept::{self, Judged};
 use super::supervisor::NfqueueSupervisor;
 use super::watch::{HOST, Rules, Watched};
 use crate::datapath::supervisor::{Refused, Repaired};
-use crate::{Enforcement, FailMode, controller};
+use crate::{Enforcement, controller};
 
 /// The rules of the host, if this process has written them.
 #[derive(Default)]
@@ -315,12 +315,9 @@ impl NfqueueSupervisor {
 
 /// None for a unit that is not judged at all.
 fn judged(unit: &Enforcement, queue: u16) -> Option<Judged> {
-    let mode = unit.policy.mode();
-    let enforced = mode == Mode::Enforce;
-    (mode != Mode::Off).then_some(Judged {
+    (unit.policy.mode() != Mode::Off).then_some(Judged {
         queue,
-        // A unit that is only observed loses nothing.
-        open: !enforced || unit.settings.fail_mode == FailMode::Open,
+        open: unit.fails_open(),
         others: unit.judges_other_protocols(),
     })
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use trireme_flow::PuSlot;
 
@@ -57,27 +57,13 @@ impl Ready {
         std::mem::take(&mut self.slots)
     }
 
-    fn look(&self, events: &mut Vec<Event>, time: Duration) -> io::Result<()> {
-        let time = Timespec::try_from(time).map_err(io::Error::other)?;
-        match epoll::wait(&self.epoll, spare_capacity(events), Some(&time)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     pub(super) fn wait(&mut self, time: Duration) -> io::Result<()> {
         let time = if self.slots.is_empty() { time } else { Duration::ZERO };
+        let time = Timespec::try_from(time).map_err(io::Error::other)?;
         let mut events = Vec::with_capacity(BATCH);
-        // Sleeping costs a wake-up: whoever is about to send something is let go on first.
-        self.look(&mut events, Duration::ZERO)?;
-        for _ in 0..2 {
-            if events.is_empty() && !time.is_zero() {
-                std::thread::yield_now();
-                self.look(&mut events, Duration::ZERO)?;
-            }
-        }
-        if events.is_empty() {
-            self.look(&mut events, time)?;
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&time)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
         for event in &events {
             match u32::try_from(event.data.u64()) {

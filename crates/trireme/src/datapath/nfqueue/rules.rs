@@ -20,7 +20,7 @@ use super::place::Place;
 use super::supervisor::NfqueueSupervisor;
 use super::watch::{Rules, Watched};
 use crate::datapath::supervisor::{Line, Refused};
-use crate::{Edge, Enforcement, FailMode, controller};
+use crate::{Edge, Enforcement, controller};
 
 /// Packets that may wait for their verdict, in each unit's queue.
 const QUEUE_LENGTH: u32 = 4096;
@@ -204,14 +204,11 @@ fn queue_config(number: u16) -> QueueConfig {
 
 /// None for a unit that is not judged at all.
 fn rule_set(unit: &Enforcement, config: &super::NfqueueConfig, released: u32) -> Option<RuleSet> {
-    let mode = unit.policy.mode();
-    let closed = mode == Mode::Enforce && unit.settings.fail_mode != FailMode::Open;
-    (mode != Mode::Off).then_some(RuleSet {
+    (unit.policy.mode() != Mode::Off).then_some(RuleSet {
         queue: config.queue,
         field: config.mark,
         released,
-        // A unit that is only observed loses nothing.
-        unanswered: if closed { Unanswered::Drop } else { Unanswered::Accept },
+        unanswered: if unit.fails_open() { Unanswered::Accept } else { Unanswered::Drop },
         other_protocols: if unit.judges_other_protocols() {
             OtherProtocols::Judge
         } else {

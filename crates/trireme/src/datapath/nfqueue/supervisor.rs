@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 use trireme_datapath::{BackendEvent, Engine, Hook, Lesson, Packet, Toward};
 use trireme_flow::{ConnectionClass, ConnectionEntry, FlowKey, NO_PEER_SLOT, PuSlot, Reason, Traffic};
+use trireme_identity::Protocol;
 use trireme_identity::time::Now;
 use trireme_netfilter::Capabilities;
 use trireme_nfqueue::Buffers;
@@ -495,11 +496,7 @@ fn adopted(epoch: u32) -> ConnectionEntry {
 }
 
 fn flow_key(pu: PuSlot, hook: Hook, segment: &Segment) -> FlowKey {
-    let (source, destination) = ((segment.ip.src, segment.src_port), (segment.ip.dst, segment.dst_port));
-    match hook {
-        Hook::FromPu => FlowKey::tcp(pu, source, destination),
-        Hook::ToPu => FlowKey::tcp(pu, destination, source),
-    }
+    hook.flow(pu, Protocol::TCP, segment.tuple())
 }
 
 fn token(slot: PuSlot, id: u32) -> u64 {
